@@ -1,0 +1,32 @@
+# The two commands that matter: `make train` and `make test`. Both set up .venv first; a second call costs nothing.
+PYTHON ?= python3.11
+SET ?= cpu
+CONFIG ?= deploy/experiments/shop.yaml
+STAMP := .venv/.ready-$(SET)
+
+.PHONY: train test unit check bench lock clean
+train: $(STAMP)
+	.venv/bin/tiltyard train $(CONFIG) $(ARGS)
+
+test: $(STAMP)
+	deploy/test.sh
+
+unit: $(STAMP)
+	.venv/bin/python -m pytest -m "not e2e"
+
+check: $(STAMP)
+	.venv/bin/ruff check .
+	.venv/bin/ruff format --check .
+	.venv/bin/pyright
+
+bench: $(STAMP)
+	.venv/bin/python -m deploy.bench $(ARGS)
+
+$(STAMP): deploy/locks/$(SET).txt pyproject.toml deploy/setup.sh
+	deploy/setup.sh $(PYTHON) $(SET) $(STAMP)
+
+lock:
+	deploy/locks/lock.sh
+
+clean:
+	rm -rf .venv build *.egg-info

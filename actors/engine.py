@@ -1,0 +1,48 @@
+"""What serves inference: the Engine protocol, and what goes in and comes out."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from envs.types import Span
+from learner.weights import Weights
+
+
+class EngineError(RuntimeError):
+    """The engine failed; the machine's fault, never the policy's."""
+
+
+class PromptTooLong(ValueError):
+    """The conversation no longer fits the model's context: the episode ends for its length."""
+
+
+@dataclass(frozen=True, slots=True)
+class Sampling:
+    """How to sample one action. Temperature 0 is greedy."""
+
+    temperature: float = 1.0
+    top_p: float = 1.0
+    max_tokens: int = 64
+    seed: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Completion:
+    """What an engine answers. `finish` is "stop" (the end-of-turn token is the last of `tokens`) or "length"."""
+
+    tokens: tuple[int, ...]
+    logprobs: tuple[float, ...]
+    finish: str
+    versions: tuple[Span, ...]
+
+
+class Engine(Protocol):
+    async def generate(self, tokens: Sequence[int], sampling: Sampling, *, session: str) -> Completion:
+        """Sample one action after `tokens`. `session` names the trajectory, so that a pool can be sticky."""
+        ...
+
+    async def load(self, weights: Weights) -> None:
+        """Serve these weights from now on. Any error leaves the engine unusable: its owner must replace it."""
+        ...

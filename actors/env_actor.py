@@ -1,0 +1,58 @@
+"""Holds environments, and rolls out a group at a time, many at once."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+
+from actors.config import ActorsConfig
+from actors.engine import Engine, Sampling
+from actors.renderer import Renderer
+from actors.rollout import Limits, Rollout
+from envs.augmentation import Augmented, Rules
+from envs.environment import Environment, environment
+from envs.types import Assignment, Group, Stop, Trajectory
+from rewards.reward import Rubric
+
+GREEDY = 0.0
+
+
+class GroupFault(RuntimeError):
+    """The machine failed a sibling more often than it is allowed to; the assignment must be issued again."""
+
+
+class EnvActor:
+    """A long-lived acting process: environments, the renderer and the rewards beside them."""
+
+    def __init__(
+        self, config: ActorsConfig, engine: Engine, *, model: str, rules: Rules, rubrics: Mapping[str, Rubric]
+    ) -> None:
+        self._config, self._engine, self._rules, self._rubrics = config, engine, rules, rubrics
+        self._renderer = Renderer(model)
+        self._limits = Limits(config.max_turns, config.engine.max_model_len, config.deadline_s)
+
+    async def rollout(self, assignment: Assignment, *, greedy: bool = False) -> Group:
+        """All siblings, rewarded; a faulted one is played again up to `fault_retries` times. Raises GroupFault."""
+        siblings = (self._sibling(assignment, number, greedy=greedy) for number in range(assignment.group_size))
+        return Group(assignment, tuple(await asyncio.gather(*siblings)))
+
+    async def _sibling(self, assignment: Assignment, number: int, *, greedy: bool) -> Trajectory:
+        trajectory_id = f"{assignment.id}-{number}"
+        for attempt in range(self._config.fault_retries + 1):
+            sampling = self._sampling((assignment.seed + 104729 * number + attempt) % 2**31, greedy=greedy)
+            play = Rollout(self._environment(assignment, number), self._engine, self._renderer, limits=self._limits)
+            trajectory = await play(assignment, sampling, trajectory_id=trajectory_id)
+            if trajectory.stop is not Stop.FAULT:
+                return self._rubrics[assignment.reward](assignment.task, trajectory)
+        raise GroupFault(f"assignment {assignment.id}, task {assignment.task.id}: {trajectory.fault}")
+
+    def _sampling(self, seed: int, *, greedy: bool) -> Sampling:
+        temperature = GREEDY if greedy else self._config.temperature
+        top_p = 1.0 if greedy else self._config.top_p
+        return Sampling(temperature, top_p, self._config.max_action_tokens, seed)
+
+    def _environment(self, assignment: Assignment, number: int) -> Environment:
+        bare = environment(assignment.task.env).make()
+        if not assignment.augmentation:
+            return bare
+        return Augmented(bare, self._rules, strength=assignment.augmentation, seed=assignment.seed + number)

@@ -1,0 +1,167 @@
+"""Messages become tokens and tokens become messages here, append-only: what was read or sampled is never tokenised again."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from jinja2 import TemplateError
+from jinja2.ext import loopcontrols
+from jinja2.sandbox import ImmutableSandboxedEnvironment
+from tokenizers import Tokenizer
+
+from envs.types import Json, Message, ToolCall
+
+CALL = re.compile(r"<tool_call>(.*?)</tool_call>", re.DOTALL)
+OPEN_TAG, CLOSE_TAG = "<tool_call>", "</tool_call>"
+PROBE = (Message("system", "s"), Message("user", "u"), Message("assistant", "a"))
+
+
+class RendererError(ValueError):
+    """The chat template cannot be used: the message says why and what to do."""
+
+
+def _refuse(constant: str) -> Json:
+    raise ValueError(f"{constant} is not JSON")
+
+
+def parse_call(text: str) -> ToolCall | str:
+    """The call that one tag's text asks for, or why it cannot be read."""
+    try:
+        value = json.loads(text, parse_constant=_refuse)
+    except (ValueError, RecursionError):
+        return "not JSON"
+    if not isinstance(value, dict) or not isinstance(value.get("name"), str):
+        return "no name"
+    arguments = value.get("arguments", {})
+    if not isinstance(arguments, dict):
+        return "arguments are not an object"
+    return ToolCall(value["name"], arguments)
+
+
+def parse(text: str, *, is_cut: bool = False) -> Message:
+    """The assistant's message that `text` is; `is_cut` where the token limit ended it."""
+    found = [parse_call(body) for body in CALL.findall(text)]
+    bad = next((reason for reason in found if isinstance(reason, str)), "")
+    rest = CALL.sub("", text)
+    if OPEN_TAG in rest or CLOSE_TAG in rest:
+        bad = bad or "unbalanced tags"
+    if is_cut and not found:
+        bad = bad or "cut off at the token limit"
+    if bad:
+        return Message("assistant", text, malformed=bad)
+    return Message("assistant", text, calls=tuple(call for call in found if isinstance(call, ToolCall)))
+
+
+def call_text(call: ToolCall) -> str:
+    """The text by which a policy asks for `call`; `parse` reads it back."""
+    return OPEN_TAG + json.dumps({"name": call.name, "arguments": dict(call.arguments)}) + CLOSE_TAG
+
+
+class Renderer:
+    """Tokens of a model folder's own tokenizer and chat template.
+
+    Raises RendererError where the template is missing or not append-only: then a turn's tokens could not be kept.
+    """
+
+    def __init__(self, folder: str) -> None:
+        path = Path(folder)
+        self._tokenizer = Tokenizer.from_file(str(path / "tokenizer.json"))
+        jinja = ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True, extensions=[loopcontrols])
+        jinja.filters["tojson"] = lambda value, indent=None: json.dumps(value, ensure_ascii=False, indent=indent)
+        jinja.globals["raise_exception"] = self._raise
+        settings = json.loads((path / "tokenizer_config.json").read_text())
+        self._constants = {key: _token_text(settings.get(key)) for key in ("bos_token", "eos_token")}
+        self._template = jinja.from_string(_template_text(path, settings))
+        self._tail = self._find_tail()
+        self._eos = self._find_eos()
+        self.check()
+
+    @staticmethod
+    def _raise(reason: str) -> None:
+        raise TemplateError(reason)
+
+    @property
+    def eos(self) -> int:
+        """The token that ends an assistant's turn."""
+        return self._eos
+
+    def text(self, messages: Sequence[Message], tools: Sequence[Mapping[str, Json]] = (), *, prompt: bool = False) -> str:
+        """The conversation as the chat template writes it; with `prompt`, up to where the assistant speaks next."""
+        chat = [{"role": message.role, "content": message.content} for message in messages]
+        return self._template.render(
+            messages=chat, tools=list(tools) or None, add_generation_prompt=prompt, **self._constants
+        )
+
+    def encode(self, text: str) -> tuple[int, ...]:
+        return tuple(self._tokenizer.encode(text, add_special_tokens=False).ids)
+
+    def decode(self, tokens: Sequence[int]) -> str:
+        return self._tokenizer.decode(list(tokens), skip_special_tokens=False)
+
+    def open(self, messages: Sequence[Message], tools: Sequence[Mapping[str, Json]]) -> tuple[int, ...]:
+        """Tokens of the opening conversation, up to where the assistant speaks."""
+        return self.encode(self.text(messages, tools, prompt=True))
+
+    def act(self, message: Message) -> tuple[int, ...]:
+        """Tokens of an assistant's message that was not sampled here (an expert's, a replayed one), its end included."""
+        return self.encode(message.content) + (self._eos,)
+
+    def extend(self, action: Sequence[int], messages: Sequence[Message]) -> tuple[int, ...]:
+        """Tokens between the end of `action` and the next one: what closes it, then the new messages."""
+        closing = self._tail if not action or action[-1] != self._eos else self._tail[len(self.decode([self._eos])) :]
+        before = self.text(PROBE)
+        after = self.text((*PROBE, *messages), prompt=True)
+        return self.encode(closing + after[len(before) :])
+
+    def parse(self, action: Sequence[int], *, is_cut: bool = False) -> Message:
+        """The message that sampled tokens are, without their end token."""
+        body = action[:-1] if action and action[-1] == self._eos else action
+        return parse(self.decode(body), is_cut=is_cut)
+
+    def _find_tail(self) -> str:
+        rendered = self.text(PROBE)
+        opened = self.text(PROBE[:2], prompt=True) + PROBE[2].content
+        if not rendered.startswith(opened):
+            raise RendererError(f"the chat template writes an assistant's turn unlike its own prompt: {rendered!r}")
+        return rendered[len(opened) :]
+
+    def _find_eos(self) -> int:
+        tokens = self.encode(self._tail)
+        if not tokens:
+            raise RendererError("the chat template does not end an assistant's turn; use one that closes it with a token")
+        return tokens[0]
+
+    def check(self) -> None:
+        """Prove on a probe that a rendered prefix never changes. Raises RendererError with the remedy."""
+        history: list[Message] = list(PROBE[:2])
+        tokens = self.open(history, ())
+        for number in range(3):
+            action = self.act(Message("assistant", f"<think>t{number}</think>a{number}"))
+            news = (Message("tool", f"r{number}"), Message("user", f"q{number}"))
+            history += [Message("assistant", f"<think>t{number}</think>a{number}"), *news]
+            tokens += action + self.extend(action, news)
+            if tokens != self.open(history, ()):
+                raise RendererError(
+                    f"the chat template is not append-only: at turn {number} the rendered history differs from the "
+                    "tokens kept (a template that strips earlier thoughts, say). Put an append-only chat_template.jinja "
+                    "into the model's folder."
+                )
+
+
+def _token_text(value: Json) -> str:
+    if isinstance(value, dict):
+        return str(value.get("content", ""))
+    return str(value or "")
+
+
+def _template_text(path: Path, settings: Mapping[str, Json]) -> str:
+    beside = path / "chat_template.jinja"
+    if beside.exists():
+        return beside.read_text()
+    inside = settings.get("chat_template")
+    if not isinstance(inside, str):
+        raise RendererError(f"{path} has no chat template; put a chat_template.jinja there")
+    return inside

@@ -1,0 +1,89 @@
+"""One episode: messages to tokens, an action, tokens to a message, the environment's answer, until it ends."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from actors.engine import Completion, Engine, PromptTooLong, Sampling
+from actors.renderer import Renderer
+from envs.environment import Environment
+from envs.types import Assignment, Author, Message, Observation, Stop, Trajectory, Turn
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What ends an episode that does not end by itself: assistant turns, tokens in all, seconds."""
+
+    max_turns: int
+    max_tokens: int
+    deadline_s: float
+
+
+class Rollout:
+    """Plays one episode of an assignment. The machine's failures become `Stop.FAULT`; the policy's own are data."""
+
+    def __init__(self, env: Environment, engine: Engine, renderer: Renderer, *, limits: Limits) -> None:
+        self._env, self._engine, self._renderer, self._limits = env, engine, renderer, limits
+
+    async def __call__(self, assignment: Assignment, sampling: Sampling, *, trajectory_id: str) -> Trajectory:
+        """The recorded episode, not yet rewarded."""
+        turns: list[Turn] = []
+        started = time.monotonic()
+        fault = ""
+        try:
+            async with asyncio.timeout(self._limits.deadline_s):
+                stop = await self._play(assignment, sampling, turns=turns, session=trajectory_id)
+        except TimeoutError:
+            stop = Stop.DEADLINE
+        except PromptTooLong:
+            stop = Stop.MAX_TOKENS
+        except Exception as error:  # the one border where an episode's fault is caught and classified
+            stop, fault = Stop.FAULT, f"{type(error).__name__}: {error}"
+        finally:
+            self._env.close()
+        seconds = time.monotonic() - started
+        return Trajectory(trajectory_id, assignment.task.id, tuple(turns), stop, seconds=seconds, fault=fault)
+
+    async def _play(self, assignment: Assignment, sampling: Sampling, *, turns: list[Turn], session: str) -> Stop:
+        task = assignment.task
+        opening = await asyncio.to_thread(self._env.reset, task)
+        context = self._renderer.open(opening.messages, task.tools)
+        tokens: list[int] = []
+        for number in range(self._limits.max_turns):
+            tokens.extend(context)
+            if len(tokens) + sampling.max_tokens > self._limits.max_tokens:
+                return Stop.MAX_TOKENS
+            if number < len(assignment.start):
+                turn = await self._replay(context, assignment.start[number])
+            else:
+                completion = await self._engine.generate(tokens, _at(sampling, number), session=session)
+                turn = await self._turn(context, completion)
+            turns.append(turn)
+            tokens.extend(turn.action)
+            if turn.observation.done:
+                return Stop.DONE
+            context = self._renderer.extend(turn.action, turn.observation.messages)
+        return Stop.MAX_TURNS
+
+    async def _turn(self, context: Sequence[int], completion: Completion) -> Turn:
+        message = self._renderer.parse(completion.tokens, is_cut=completion.finish == "length")
+        observation = await self._step(message)
+        return Turn(
+            tuple(context), completion.tokens, completion.logprobs, completion.versions, message, observation
+        )
+
+    async def _replay(self, context: Sequence[int], message: Message) -> Turn:
+        observation = await self._step(message)
+        action = self._renderer.act(message)
+        return Turn(tuple(context), action, (0.0,) * len(action), (), message, observation, Author.EXPERT)
+
+    async def _step(self, message: Message) -> Observation:
+        return await asyncio.to_thread(self._env.step, message)
+
+
+def _at(sampling: Sampling, turn: int) -> Sampling:
+    """Each turn draws from a seed of its own, so that an episode can be sampled again alike."""
+    return sampling if sampling.seed is None else replace(sampling, seed=(sampling.seed + 7919 * turn) % 2**31)

@@ -1,0 +1,243 @@
+"""The Engine that serves a real model: vLLM's AsyncLLM, tokens in, tokens and their log-probabilities out."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import json
+import math
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal, cast, get_args
+
+from actors.engine import Completion, EngineError, PromptTooLong, Sampling
+from actors.engine_pool import WeightsRefused
+from envs.types import Span
+from learner.weights import Weights
+
+if TYPE_CHECKING:
+    from vllm.outputs import CompletionOutput
+
+Dtype = Literal["bfloat16", "float16", "float32", "auto"]
+
+
+@dataclass(frozen=True)
+class VLLMConfig:
+    """`kv_cache_gb` 0 leaves it to `gpu_memory_utilization`; `threads` is for CPUs, 0 for vLLM's own choice."""
+
+    kv_cache_gb: float = 2.0
+    max_model_len: int = 2048
+    max_num_seqs: int = 64
+    threads: int = 0
+    enforce_eager: bool = True
+    dtype: str = "bfloat16"
+    gpu_memory_utilization: float = 0.5
+    tensor_parallel: int = 1
+    load_timeout_s: float = 60.0
+
+    def __post_init__(self) -> None:
+        for name in ("max_model_len", "max_num_seqs", "tensor_parallel", "load_timeout_s"):
+            if vars(self)[name] < 1:
+                raise ValueError(f"actors.engine.{name} is {vars(self)[name]}; it must be at least 1")
+        for name in ("kv_cache_gb", "threads"):
+            if vars(self)[name] < 0:
+                raise ValueError(f"actors.engine.{name} is {vars(self)[name]}; it must be 0 or more")
+        if not 0 < self.gpu_memory_utilization <= 1:
+            raise ValueError(
+                f"actors.engine.gpu_memory_utilization is {self.gpu_memory_utilization}; it must lie in (0, 1]"
+            )
+        if self.dtype not in get_args(Dtype):
+            raise ValueError(f"actors.engine.dtype is {self.dtype!r}; it must be one of {', '.join(get_args(Dtype))}")
+
+
+@dataclass(frozen=True, slots=True)
+class EngineStats:
+    """Requests in the engine and beyond its `max_num_seqs`; tokens answered so far; the version served."""
+
+    running: int
+    waiting: int
+    tokens: int
+    version: int
+
+
+class VLLMEngine:
+    """One model served by vLLM in processes of its own, which die with this one. Serves version 0 until a `load`."""
+
+    def __init__(self, config: VLLMConfig, *, model: str, seed: int) -> None:
+        _set_environment(config, model)
+        from vllm import AsyncEngineArgs, SamplingParams, TokensPrompt
+        from vllm.config import WeightTransferConfig
+        from vllm.distributed.weight_transfer.base import WeightTransferUpdateRequest
+        from vllm.sampling_params import RequestOutputKind
+        from vllm.v1.engine.async_llm import AsyncLLM
+
+        self._params, self._prompt, self._update = SamplingParams, TokensPrompt, WeightTransferUpdateRequest
+        self._final_only = RequestOutputKind.FINAL_ONLY
+        self._config, self._ends = config, end_tokens(Path(model))
+        self._ids, self._version, self._tokens, self._fault = itertools.count(), 0, 0, ""
+        self._requests: set[asyncio.Task[CompletionOutput]] = set()
+        self._loading = asyncio.Lock()
+        self._llm = AsyncLLM.from_engine_args(
+            AsyncEngineArgs(
+                model=model,
+                skip_tokenizer_init=True,
+                generation_config="vllm",
+                dtype=cast(Dtype, config.dtype),
+                seed=seed,
+                max_model_len=config.max_model_len,
+                max_num_seqs=config.max_num_seqs,
+                enforce_eager=config.enforce_eager,
+                kv_cache_memory_bytes=int(config.kv_cache_gb * 2**30) or None,
+                gpu_memory_utilization=config.gpu_memory_utilization,
+                tensor_parallel_size=config.tensor_parallel,
+                enable_prefix_caching=True,
+                logprobs_mode="processed_logprobs",
+                weight_transfer_config=WeightTransferConfig(backend="tiltyard"),
+                worker_extension_cls="actors.weight_receiver.WorkerExtension",
+                additional_config={"owner": os.getpid()},
+                disable_log_stats=True,
+            )
+        )
+
+    @property
+    def is_usable(self) -> bool:
+        return not self._fault
+
+    async def generate(self, tokens: Sequence[int], sampling: Sampling, *, session: str) -> Completion:
+        """Sample one action. Raises PromptTooLong where nothing fits after `tokens`, else EngineError."""
+        room = self._config.max_model_len - len(tokens)
+        if room < 1:
+            raise PromptTooLong(
+                f"{len(tokens)} tokens leave no room in actors.engine.max_model_len={self._config.max_model_len}"
+            )
+        self._check()
+        task = asyncio.create_task(self._request(tokens, sampling, room=room, session=session))
+        self._requests.add(task)
+        try:
+            completion = read_completion(await task)
+        except asyncio.CancelledError:
+            self._check()  # a failed load cancels what was in flight
+            raise
+        except EngineError:
+            raise
+        except Exception as error:
+            raise EngineError(f"vLLM failed on {session!r}: {type(error).__name__}: {error}") from error
+        finally:
+            self._requests.discard(task)
+        self._tokens += len(completion.tokens)
+        return completion
+
+    async def load(self, weights: Weights) -> None:
+        """Serve these weights, requests in flight included.
+
+        An artefact that does not verify raises WeightsRefused and changes nothing; any later error raises EngineError
+        and ends the engine.
+        """
+        async with self._loading:
+            self._check()
+            try:
+                async with asyncio.timeout(self._config.load_timeout_s):
+                    await self._swap(weights)
+            except WeightsRefused:
+                raise
+            except (Exception, asyncio.CancelledError) as error:
+                await self._end(f"loading version {weights.version} failed: {type(error).__name__}: {error}")
+                if isinstance(error, asyncio.CancelledError):
+                    raise
+                raise EngineError(self._fault) from error
+
+    async def stats(self) -> EngineStats:
+        running = len(self._requests)
+        return EngineStats(running, max(0, running - self._config.max_num_seqs), self._tokens, self._version)
+
+    async def close(self) -> None:
+        """End vLLM's processes; what is in flight raises EngineError."""
+        await self._end("the engine was closed")
+
+    async def _request(self, tokens: Sequence[int], sampling: Sampling, *, room: int, session: str) -> CompletionOutput:
+        params = self._params(
+            temperature=sampling.temperature,
+            top_p=sampling.top_p,
+            max_tokens=min(sampling.max_tokens, room),
+            seed=sampling.seed,
+            stop_token_ids=list(self._ends),
+            ignore_eos=True,
+            logprobs=0,
+            detokenize=False,
+            output_kind=self._final_only,
+        )
+        prompt = self._prompt(prompt_token_ids=list(tokens))
+        async for output in self._llm.generate(prompt, params, f"{session}/{next(self._ids)}"):
+            if output.finished:
+                return output.outputs[0]
+        raise EngineError(f"vLLM ended {session!r} without an answer")
+
+    async def _swap(self, weights: Weights) -> None:
+        fields = {"version": weights.version, "where": weights.where, "checksum": weights.checksum}
+        for refusal in await self._llm.collective_rpc("stage", kwargs=fields):
+            if refusal:
+                raise WeightsRefused(f"version {weights.version} in {weights.where} was refused: {refusal}")
+        await self._llm.pause_generation(mode="keep", clear_cache=False)
+        await self._llm.start_weight_update()
+        await self._llm.update_weights(self._update(update_info={"version": weights.version}))
+        await self._llm.finish_weight_update(weight_version=str(weights.version))
+        # vLLM keeps the prefix cache over an update: without this the next prompts read keys of the old weights.
+        if not await self._llm.reset_prefix_cache(reset_running_requests=True):
+            raise EngineError("vLLM did not reset its prefix cache")
+        self._version = weights.version
+        await self._llm.resume_generation()
+
+    async def _end(self, reason: str) -> None:
+        self._fault = self._fault or reason
+        for task in list(self._requests):
+            task.cancel()
+        await asyncio.to_thread(self._llm.shutdown, 5.0)
+
+    def _check(self) -> None:
+        if self._fault:
+            raise EngineError(f"this engine is unusable and must be replaced: {self._fault}")
+
+
+def read_completion(output: CompletionOutput) -> Completion:
+    """vLLM's answer as a Completion. Raises EngineError where log-probabilities or versions are missing or odd."""
+    tokens = tuple(output.token_ids)
+    if output.finish_reason not in ("stop", "length"):
+        raise EngineError(f"vLLM finished with {output.finish_reason!r}")
+    found = output.logprobs or ()
+    if len(found) != len(tokens):
+        raise EngineError(f"vLLM gave {len(found)} log-probabilities for {len(tokens)} tokens")
+    pairs = zip(tokens, found, strict=True)
+    logprobs = tuple(at[token].logprob if at and token in at else math.nan for token, at in pairs)
+    if not all(map(math.isfinite, logprobs)):
+        raise EngineError(f"vLLM gave log-probabilities that are not finite: {logprobs}")
+    # Before the first load vLLM calls its weights "default"; they are the model folder's own.
+    versions = tuple(
+        Span(0 if span.version == "default" else int(span.version), span.start, span.end)
+        for span in output.weight_versions or ()
+    )
+    if not versions or versions[-1].stop != len(tokens):
+        raise EngineError(f"vLLM gave weight versions {versions} for {len(tokens)} tokens")
+    return Completion(tokens, logprobs, output.finish_reason, versions)
+
+
+def end_tokens(model: Path) -> tuple[int, ...]:
+    """The ids that end a turn, from the model folder's generation_config.json, else its config.json."""
+    for name in ("generation_config.json", "config.json"):
+        file = model / name
+        found = json.loads(file.read_text()).get("eos_token_id") if file.is_file() else None
+        if found is not None:
+            return tuple(found) if isinstance(found, list) else (int(found),)
+    raise ValueError(f"{model} names no eos_token_id in generation_config.json or config.json; add it to one of them")
+
+
+def _set_environment(config: VLLMConfig, model: str) -> None:
+    """vLLM reads these when it is imported, so they are set before."""
+    os.environ.setdefault("VLLM_LOGGING_LEVEL", "WARNING")
+    os.environ["VLLM_NO_USAGE_STATS"] = "1"
+    if Path(model).is_dir():
+        os.environ["HF_HUB_OFFLINE"] = "1"
+    if config.threads:
+        os.environ["VLLM_CPU_OMP_THREADS_BIND"] = "nobind"
+        os.environ["OMP_NUM_THREADS"] = str(config.threads)

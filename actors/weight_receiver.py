@@ -1,0 +1,200 @@
+"""The engine's end of a publication, in vLLM's worker process: opens an artefact, loads it, compares what is served."""
+
+from __future__ import annotations
+
+import os
+import select
+import signal
+import threading
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Protocol, cast
+
+import torch
+from vllm.config import VllmConfig, WeightTransferConfig
+from vllm.distributed.weight_transfer.base import (
+    WeightTransferEngine,
+    WeightTransferInitInfo,
+    WeightTransferUpdateInfo,
+)
+from vllm.distributed.weight_transfer.factory import WeightTransferEngineFactory
+from vllm.model_executor.layers.linear import LinearBase
+from vllm.model_executor.layers.vocab_parallel_embedding import ParallelLMHead, VocabParallelEmbedding
+from vllm.model_executor.model_loader.reload import finalize_layerwise_reload, initialize_layerwise_reload
+
+from learner.publish import read
+from learner.weights import Weights
+
+NUM_COLUMNS = 4  # of each matrix, compared after every load
+
+
+@dataclass
+class NoInit(WeightTransferInitInfo):
+    """Nothing is agreed beforehand: the receiver pulls."""
+
+
+@dataclass
+class Update(WeightTransferUpdateInfo):
+    """Which version to load; it must be the one staged."""
+
+    version: int
+
+
+class Loader(Protocol):
+    """What every vLLM model can do: load named tensors, and say which of its parameters that filled."""
+
+    def load_weights(self, weights: Iterable[tuple[str, torch.Tensor]]) -> set[str]: ...
+
+
+class Method(Protocol):
+    """How a vLLM layer multiplies."""
+
+    def apply(self, layer: torch.nn.Module, x: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor: ...
+
+
+class WeightReceiver(WeightTransferEngine[NoInit, Update]):
+    """`stage` opens and verifies an artefact while the engine serves; vLLM's update phases then load that very one."""
+
+    init_info_cls = NoInit
+    update_info_cls = Update
+
+    def __init__(
+        self, config: WeightTransferConfig, vllm_config: VllmConfig, device: torch.device, model: torch.nn.Module
+    ) -> None:
+        super().__init__(config, vllm_config, device, model)
+        self._version = -1
+        self._staged: dict[str, torch.Tensor] = {}
+        self._names: dict[str, str] = {}
+        extra = vllm_config.additional_config
+        if isinstance(extra, dict):
+            die_with(int(extra["owner"]))
+
+    def stage(self, weights: Weights) -> None:
+        """Read and verify; raises what `read` raises, and then nothing is staged."""
+        self._staged = {}
+        self._staged, self._version = dict(read(weights)), weights.version
+
+    def init_transfer_engine(self, init_info: NoInit) -> None:
+        pass
+
+    def start_weight_update(self) -> None:
+        self._names = tied_names(self.model)  # asked for now: vLLM unties the parameters until the update is finished
+        initialize_layerwise_reload(self.model)
+
+    def receive_weights(self, update_info: Update) -> None:
+        if update_info.version != self._version or not self._staged:
+            raise RuntimeError(f"version {update_info.version} was not staged; staged is {self._version}")
+        loaded = cast(Loader, self.model).load_weights(iter(self._staged.items()))
+        missing = sorted(set(self._names.values()) - set(loaded))
+        if missing:
+            raise RuntimeError(f"version {self._version} lacks {len(missing)} tensors of the model, such as {missing[0]}")
+
+    def finish_weight_update(self) -> None:
+        finalize_layerwise_reload(self.model, self.model_config)
+        repack_tied(self.model, self._names)
+        compare(self.model, self._staged, names=self._names)
+        self._staged = {}
+
+    def shutdown(self) -> None:
+        self._staged = {}
+
+
+class WorkerExtension:
+    """Mixed into vLLM's worker: what our engine calls there."""
+
+    weight_transfer_engine: WeightTransferEngine | None
+
+    def stage(self, version: int, where: str, checksum: str) -> str:
+        """Why the artefact is refused; empty where it is staged."""
+        receiver = self.weight_transfer_engine
+        if not isinstance(receiver, WeightReceiver):
+            return f"the worker's receiver is a {type(receiver).__name__}"
+        try:
+            receiver.stage(Weights(version, where, checksum))
+        except (OSError, ValueError, RuntimeError) as error:
+            return f"{type(error).__name__}: {error}"
+        return ""
+
+
+def tied_names(model: torch.nn.Module) -> dict[str, str]:
+    """Each parameter's name with the first name of the very same parameter: its own, save where it is tied."""
+    first: dict[int, str] = {}
+    named = model.named_parameters(remove_duplicate=False)
+    return {name: first.setdefault(id(parameter), name) for name, parameter in named}
+
+
+def repack_tied(model: torch.nn.Module, names: dict[str, str]) -> None:
+    """Let each layer that shares another's parameter prepare its kernels anew.
+
+    vLLM's reload prepares only layers that were given weights; on CPUs a tied output layer multiplies with a packed
+    copy, and would go on serving the old one.
+    """
+    for name, first in names.items():
+        layer = model.get_submodule(name.rpartition(".")[0])
+        if name != first and isinstance(layer, VocabParallelEmbedding):
+            layer.quant_method.process_weights_after_loading(layer)
+
+
+def compare(model: torch.nn.Module, artefact: dict[str, torch.Tensor], *, names: dict[str, str]) -> None:
+    """Raise RuntimeError unless what is served equals the artefact.
+
+    Tensors are compared whole, and for every matrix what the layer multiplies with: fed unit vectors it must answer
+    with the very columns, packed or not. What tensor parallelism cuts has another shape and is left out.
+    """
+    fused, compared = _fused(model), 0
+    for name, served in model.named_parameters(remove_duplicate=False):
+        expected = _expected(names[name], artefact, fused)
+        if expected is None:
+            continue
+        expected = expected.to(served.device, served.dtype)
+        layer = model.get_submodule(name.rpartition(".")[0])
+        equal = [torch.equal(expected, served)] if expected.shape == served.shape else []
+        if expected.ndim == 2 and isinstance(layer, (LinearBase, ParallelLMHead)) and layer.tp_size == 1:
+            equal.append(multiplies_with(layer, expected))
+        if not all(equal):
+            raise RuntimeError(f"{name} as served differs from the artefact")
+        compared += len(equal)
+    if not compared:
+        raise RuntimeError("not one served tensor could be compared with the artefact")
+
+
+def multiplies_with(layer: LinearBase | ParallelLMHead, matrix: torch.Tensor) -> bool:
+    """Whether the layer's kernel holds this matrix, by a few columns chosen at random."""
+    columns = torch.randint(matrix.shape[1], (NUM_COLUMNS,))
+    units = torch.zeros(NUM_COLUMNS, matrix.shape[1], dtype=matrix.dtype, device=matrix.device)
+    units[torch.arange(NUM_COLUMNS), columns] = 1.0
+    answer = cast(Method, layer.quant_method).apply(layer, units, None)
+    return torch.equal(answer[:, : matrix.shape[0]], matrix[:, columns.to(matrix.device)].T)
+
+
+def _fused(model: torch.nn.Module) -> dict[str, list[str]]:
+    """What vLLM's model calls, say, qkv_proj, with the names of its parts in a checkpoint."""
+    mappings = (vars(kind).get("packed_modules_mapping") for kind in type(model).__mro__)
+    return next((mapping for mapping in mappings if mapping), {})
+
+
+def _expected(name: str, artefact: dict[str, torch.Tensor], fused: dict[str, list[str]]) -> torch.Tensor | None:
+    if name in artefact:
+        return artefact[name]
+    for whole, parts in fused.items():
+        names = [name.replace(f".{whole}.", f".{part}.") for part in parts]
+        if f".{whole}." in name and all(part in artefact for part in names):
+            return torch.cat([artefact[part] for part in names])
+    return None
+
+
+def die_with(owner: int) -> None:
+    """Kill this process, and vLLM's core process between it and `owner`, as soon as `owner` is gone."""
+    parent = os.getppid()
+    victims = [os.getpid()] if parent in (owner, 1) else [parent, os.getpid()]
+    handle = os.pidfd_open(owner)
+
+    def watch() -> None:
+        select.select([handle], [], [])  # readable once the process has ended
+        for victim in victims:
+            os.kill(victim, signal.SIGKILL)
+
+    threading.Thread(target=watch, name="die-with-owner", daemon=True).start()
+
+
+WeightTransferEngineFactory.register_engine("tiltyard", WeightReceiver)

@@ -1,0 +1,68 @@
+"""The command `tiltyard`. What a command needs is imported when it is chosen, so that --help takes no time."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import sys
+
+COMMANDS = {
+    "train": "cluster.train_command",
+    "evaluate": "cluster.evaluate_command",
+    "score": "cluster.score_command",
+    "submit": "cluster.submit_command",
+}
+SUBMIT_HELP = """\
+Runs `tiltyard train` as a Ray job. A head with token authentication on this machine:
+
+  ray get-auth-token --generate            # once: writes ~/.ray/auth_token
+  export RAY_AUTH_MODE=token
+  ray start --head --dashboard-host 127.0.0.1
+  tiltyard submit deploy/experiments/shop.yaml
+
+The dashboard is then at http://127.0.0.1:8265. `ray stop` ends the head.
+"""
+
+
+def parser() -> argparse.ArgumentParser:
+    top = argparse.ArgumentParser("tiltyard", description="Train LLM tool-use agents, and tune their environment.")
+    commands = top.add_subparsers(dest="command", required=True)
+    train = commands.add_parser("train", help="train a model as a config says")
+    train.add_argument("config", nargs="?", help="a YAML file, such as deploy/experiments/shop.yaml")
+    train.add_argument("overrides", nargs="*", metavar="key=value", help="such as learner.num_steps=20")
+    train.add_argument("--resume", metavar="RUN", help="go on with the run in this folder")
+    evaluate = commands.add_parser("evaluate", help="play the test tasks with a model, or with a run's last checkpoint")
+    evaluate.add_argument("config", help="a YAML file, or a run's folder")
+    evaluate.add_argument("overrides", nargs="*", metavar="key=value")
+    evaluate.add_argument("--split", default="test", choices=("train", "validation", "test"))
+    score = commands.add_parser("score", help="score recorded calls of any agent")
+    score.add_argument("env", help="the environment, such as shop")
+    score.add_argument("file", help='JSON lines: {"task_id": ..., "turns": [[{"name": ..., "arguments": {...}}]]}')
+    submit = commands.add_parser(
+        "submit",
+        help="run `train` as a Ray job",
+        epilog=SUBMIT_HELP,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    submit.add_argument("config")
+    submit.add_argument("overrides", nargs="*", metavar="key=value")
+    submit.add_argument("--address", default="http://127.0.0.1:8265", help="of the dashboard (default: %(default)s)")
+    submit.add_argument("--insecure", action="store_true", help="accept a cluster that answers without a token")
+    submit.add_argument("--no-wait", action="store_true", help="return once the job is accepted")
+    return top
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """The exit status: 0 done, 1 failed, 2 could not start."""
+    top = parser()
+    chosen = top.parse_args(arguments)
+    if chosen.command == "train":
+        if chosen.resume and chosen.config:
+            chosen.overrides = [chosen.config, *chosen.overrides]
+        elif not chosen.resume and not chosen.config:
+            top.error("train needs a config, such as deploy/experiments/shop.yaml, or --resume RUN")
+    return importlib.import_module(COMMANDS[chosen.command]).main(chosen)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

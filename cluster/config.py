@@ -1,0 +1,118 @@
+"""The one place that reads YAML: structured defaults <- file <- command line -> frozen dataclasses."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from actors.config import ActorsConfig
+from cluster.telemetry import TelemetryConfig
+from curriculum.config import CurriculumConfig
+from envs.config import EnvsConfig
+from learner.config import LearnerConfig
+from rewards.config import RewardsConfig
+
+
+class ConfigError(ValueError):
+    """The configuration cannot be used: the message names the key, the value and the remedy."""
+
+
+@dataclass(frozen=True)
+class ClusterConfig:
+    """`spawn` is "ray" or "local". CPUs and GPUs are per actor; `weights` is where publications live ("" chooses)."""
+
+    spawn: str = "ray"
+    address: str = ""  # of a running cluster; "" starts one here, unless this is a submitted job
+    runs: str = "runs"
+    models: str = "models"
+    weights: str = ""
+    env_cpus: float = 0.0
+    engine_cpus: float = 0.0
+    engine_gpus: float = 0.0
+    learner_cpus: float = 0.0
+    learner_gpus: float = 0.0
+    learner_threads: int = 0
+    dashboard: bool = False  # of a cluster started here; one that is there has its own
+    min_memory_gb: float = 11.0
+    num_test_tasks: int = 100  # a level, played before and after training; 0 plays none
+    stall_s: float = 900.0
+    telemetry: TelemetryConfig = field(default_factory=TelemetryConfig)
+
+    def __post_init__(self) -> None:
+        if self.spawn not in ("ray", "local"):
+            raise ValueError(f'cluster.spawn is {self.spawn!r}; it is "ray" or "local"')
+        if self.stall_s <= 0:
+            raise ValueError(f"cluster.stall_s is {self.stall_s}; it must be above 0 seconds")
+
+
+@dataclass(frozen=True)
+class Config:
+    """A run. The tree of the YAML is the tree of the folders."""
+
+    name: str = "run"
+    seed: int = 0
+    envs: EnvsConfig = field(default_factory=EnvsConfig)
+    rewards: RewardsConfig = field(default_factory=RewardsConfig)
+    curriculum: CurriculumConfig = field(default_factory=CurriculumConfig)
+    actors: ActorsConfig = field(default_factory=ActorsConfig)
+    learner: LearnerConfig = field(default_factory=LearnerConfig)
+    cluster: ClusterConfig = field(default_factory=ClusterConfig)
+
+    def __post_init__(self) -> None:
+        if not self.name or "/" in self.name:
+            raise ValueError(
+                f"name is {self.name!r}; it names the folder of the run, so it has no slash and is not empty"
+            )
+        if self.cluster.spawn == "local" and self.learner.num_ranks > 1:
+            raise ValueError(
+                f"learner.num_ranks is {self.learner.num_ranks} with cluster.spawn=local, which is one process; "
+                "set learner.num_ranks=1 or cluster.spawn=ray"
+            )
+        for stage in self.curriculum.stages:
+            if stage.reward not in self.rewards.rubrics:
+                known = ", ".join(sorted(self.rewards.rubrics))
+                raise ValueError(
+                    f"stage {stage.name!r} asks for the rubric {stage.reward!r}; rewards.rubrics has: {known}"
+                )
+
+
+def load(path: Path, overrides: Sequence[str] = ()) -> Config:
+    """The configuration of a YAML file and `key=value` overrides. Raises ConfigError before anything starts."""
+    if not path.is_file():
+        there = ", ".join(sorted(str(p) for p in Path("deploy/experiments").glob("*.yaml"))) or "none here"
+        raise ConfigError(f"no config file {path}; there are: {there}")
+    for override in overrides:
+        if "=" not in override:
+            raise ConfigError(f"{override!r} is no override; write key=value, such as learner.num_steps=20")
+    try:
+        tree = OmegaConf.merge(
+            OmegaConf.structured(Config), OmegaConf.load(path), OmegaConf.from_dotlist(list(overrides))
+        )
+        return OmegaConf.to_object(tree)  # type: ignore[return-value]
+    except OmegaConfBaseException as error:
+        raise ConfigError(_explain(error, path)) from None
+    except ValueError as error:
+        raise ConfigError(str(error)) from None
+
+
+def dump(config: Config) -> str:
+    """The resolved configuration as YAML: what a resume reads."""
+    return OmegaConf.to_yaml(OmegaConf.structured(config))
+
+
+def _explain(error: OmegaConfBaseException, path: Path) -> str:
+    first = str(error.msg or error).splitlines()[0]
+    return f"{path} and its overrides: {error.full_key or 'the file'}: {first}"
+
+
+def weights_folder(config: Config) -> str:
+    """Where publications live: shared memory on one node, or the folder that the config names."""
+    if config.cluster.weights:
+        return str(Path(config.cluster.weights).absolute())
+    base = "/dev/shm" if os.access("/dev/shm", os.W_OK) else "/tmp"
+    return f"{base}/tiltyard-{config.name}-{os.getpid()}"

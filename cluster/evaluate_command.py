@@ -1,0 +1,53 @@
+"""`tiltyard evaluate`: success by level of a config's model, or of a finished run's, greedy and without hints."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import sys
+from contextlib import suppress
+from dataclasses import asdict, replace
+from pathlib import Path
+
+from cluster.config import Config, ConfigError, load
+from cluster.evaluate import Levels, by_level, evaluate
+from cluster.placement import place_actors, tasks
+from cluster.preflight import check
+from cluster.session import session
+
+
+def main(arguments: argparse.Namespace) -> int:
+    """Exit status 2 where it could not start."""
+    try:
+        config = _config(Path(arguments.config), arguments.overrides)
+        model = check(config)
+        with session(config.cluster):
+            levels = asyncio.run(_evaluate(config, model, split=arguments.split))
+    except ConfigError as error:
+        print(f"tiltyard: {error}", file=sys.stderr)
+        return 2
+    print(json.dumps({level: asdict(result) for level, result in levels.items()}, indent=1))
+    return 0
+
+
+def _config(path: Path, overrides: list[str]) -> Config:
+    if not path.is_dir():
+        return load(path, overrides)
+    config = load(path / "config.yaml", overrides)
+    model = path.absolute() / "model"
+    if not model.is_dir():
+        raise ConfigError(
+            f"{path} has no model folder, for its run has not ended; go on with: tiltyard train --resume {path}"
+        )
+    return replace(config, actors=replace(config.actors, model=str(model)))
+
+
+async def _evaluate(config: Config, model: str, *, split: str) -> Levels:
+    engines, actors = place_actors(config, model)
+    pools = tasks(config, split, most=config.cluster.num_test_tasks)
+    try:
+        return by_level(await evaluate(actors, [task for pool in pools.values() for task in pool], stage=split))
+    finally:
+        with suppress(Exception):
+            await asyncio.wait_for(engines.close(), 10)

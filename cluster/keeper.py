@@ -1,0 +1,224 @@
+"""What outlives a step: ledger, store, validation, checkpoints and reports, so that the loop need not speak of them."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import Counter
+from collections.abc import Awaitable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TypeVar
+
+from actors.env_actor import GroupFault
+from cluster.codec import dumps, loads
+from cluster.evaluate import by_level, evaluate
+from cluster.ledger import End, Ledger
+from cluster.metrics import LevelResult, StepReport
+from cluster.store import Store
+from cluster.summary import summarise
+from cluster.system import System
+from cluster.telemetry import Telemetry
+from curriculum.gate import StepFacts
+from envs.types import Assignment, Group, Task
+from learner import checkpoint
+from learner.buffer import BufferState, Verdict
+
+T = TypeVar("T")
+ENDS = {Verdict.FILTERED: End.FILTERED, Verdict.STALE: End.STALE}
+MAX_FAULTS_IN_A_ROW = 8
+
+
+class Stopped(Exception):
+    """The run was asked to stop, and stands between two steps."""
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """The control plane between two steps: what a checkpoint keeps beside the learner."""
+
+    step: int
+    next_id: int
+    curriculum: str
+    buffer: BufferState
+    open: tuple[Assignment, ...]  # handed out, not finished: issued again after a resume
+
+
+class Keeper:
+    """Keeps the books of one run folder. `step` is the last optimiser step done."""
+
+    def __init__(self, system: System, run: Path, telemetry: Telemetry, *, validation: Sequence[Task]) -> None:
+        self._system, self._run, self._telemetry, self._validation = system, run, telemetry, tuple(validation)
+        self._ledger, self._store = Ledger(run / "ledger.jsonl"), Store(run)
+        self._stop = asyncio.Event()
+        self._open: dict[int, Assignment] = {}
+        self._again: list[Assignment] = []
+        self._finished: list[Group] = []
+        self._seconds: Counter[str] = Counter()
+        self._verdicts: Counter[str] = Counter()
+        self._snapshot: Snapshot | None = None
+        self._faults = self._saved = self.step = 0
+        self._begun = self.progressed = time.monotonic()
+
+    @property
+    def is_stopping(self) -> bool:
+        return self._stop.is_set()
+
+    def stop(self) -> None:
+        """Ask the run to stop before its next step."""
+        self._stop.set()
+
+    async def unless_stopped(self, work: Awaitable[T]) -> T:
+        """The result of `work`, or Stopped as soon as the run is asked to stop."""
+        job, stop = asyncio.ensure_future(work), asyncio.ensure_future(self._stop.wait())
+        try:
+            await asyncio.wait((job, stop), return_when=asyncio.FIRST_COMPLETED)
+            if self._stop.is_set():
+                raise Stopped
+            return await job
+        finally:
+            job.cancel()
+            stop.cancel()
+
+    @contextmanager
+    def phase(self, part: str, what: str) -> Iterator[None]:
+        """Time a part of the step, and tell who waits for what."""
+        self._telemetry.waiting(part, what)
+        begun = time.monotonic()
+        try:
+            yield
+        finally:
+            self._seconds[what] += time.monotonic() - begun
+            self._telemetry.waiting(part, "")
+            self.progressed = time.monotonic()
+
+    async def assign(self) -> Assignment:
+        """The next assignment: one that a resume or a fault left over, else the curriculum's."""
+        if self._again:
+            assignment = self._again.pop(0)
+        else:
+            assignment = await self._system.curriculum.next()
+            self._ledger.admit(assignment, self._system.buffer.version)
+        self._open[assignment.id] = assignment
+        return assignment
+
+    def finish(self, group: Group, verdict: Verdict) -> None:
+        """A group was handed in, and stored before; the ledger learns what did not become part of a batch."""
+        self._open.pop(group.assignment.id)
+        self._finished.append(group)
+        self._faults = 0
+        self._verdicts[verdict.value] += 1
+        self.progressed = time.monotonic()
+        if verdict in ENDS:
+            self._ledger.end(group.assignment.id, ENDS[verdict])
+        ready, size = self._system.buffer.num_ready, self._system.config.learner.groups_per_batch
+        self._telemetry.waiting("learner", f"groups {min(ready, size)}/{size}" if ready < size else "")
+
+    def store(self, group: Group) -> None:
+        self._store.put(group, split="train", step=self.step)
+
+    async def reissue(self, assignment: Assignment, fault: GroupFault) -> None:
+        """The machine failed a group: its assignment ends, and the same task is issued under a new id."""
+        self._faults += 1
+        self._telemetry.note(f"fault, issued again: {fault}")
+        if self._faults >= MAX_FAULTS_IN_A_ROW:
+            raise RuntimeError(f"{self._faults} groups in a row met a fault; the last: {fault}") from fault
+        self._open.pop(assignment.id)
+        self._ledger.end(assignment.id, End.REISSUED)
+        again = await self._system.curriculum.reissue(assignment)
+        self._ledger.admit(again, self._system.buffer.version)
+        self._again.append(again)
+
+    def drop(self, stale: Sequence[Group]) -> None:
+        """These groups grew too old in the buffer."""
+        for group in stale:
+            self._ledger.end(group.assignment.id, End.STALE)
+            self._verdicts[Verdict.STALE.value] += 1
+
+    async def step_done(self, step: int, groups: Sequence[Group], *, metrics: Mapping[str, float]) -> None:
+        """Books for a step: ledger, validation, the curriculum's decision, report, checkpoint."""
+        self.step = step
+        for group in groups:
+            self._ledger.end(group.assignment.id, End.TRAINED, step)
+        levels = await self._validate(step)
+        reward = sum(result.reward for result in levels.values()) / len(levels) if levels else None
+        stage = (await self._system.curriculum.status()).stage
+        decision = await self._system.curriculum.advance(
+            StepFacts(step, stage, metrics.get("learner/grad_norm", 0.0), reward)
+        )
+        if decision.advance:
+            status = await self._system.curriculum.status()
+            self._telemetry.note(f"step {step}: stage {status.stage}: {decision.reason}")
+        await self._report(step, groups, metrics)
+        await self._snap()
+        if step % self._system.config.learner.checkpoint_every == 0:
+            await self.checkpoint()
+
+    async def evaluate(self, tasks: Sequence[Task], *, split: str) -> Mapping[str, LevelResult]:
+        """Greedy results by level, every trajectory stored."""
+        with self.phase("actors", "evaluate"):
+            groups = await self.unless_stopped(evaluate(self._system.actors, tasks, stage=split))
+            for group in groups:
+                self._store.put(group, split=split, step=self.step)
+        return by_level(groups)
+
+    async def checkpoint(self) -> None:
+        """Write what a resume needs, atomically; nothing where no step was done since the last."""
+        if self._snapshot is None or self._saved == self._snapshot.step:
+            return
+        with self.phase("learner", "checkpoint"):
+            config = self._system.config.learner
+            self._ledger.sync()
+            pending = checkpoint.begin(self._run / "checkpoints", self._snapshot.step)
+            await self._system.learner.save(str(pending))
+            (pending / "run.json").write_text(dumps(self._snapshot))
+            checkpoint.commit(pending)
+            checkpoint.prune(self._run / "checkpoints", keep=config.keep_checkpoints)
+            self._store.compact()
+        self._saved = self._snapshot.step
+        self._telemetry.note(f"checkpoint of step {self._saved}")
+
+    async def restore(self, folder: Path) -> None:
+        """Go on from a checkpoint: the learner and engines have its weights, the books void what came after it."""
+        snapshot = loads(Snapshot, (folder / "run.json").read_text())
+        await self._system.learner.load(str(folder))
+        await self._system.curriculum.restore(snapshot.curriculum)
+        self._system.buffer.restore(replace(snapshot.buffer, version=snapshot.step))
+        await self._system.engines.load(await self._system.learner.publish())
+        self._ledger.resume(snapshot.step, next_id=snapshot.next_id)
+        self._again = list(snapshot.open)
+        self._snapshot, self.step, self._saved = snapshot, snapshot.step, snapshot.step
+
+    def close(self) -> None:
+        self._ledger.sync()
+        self._ledger.close()
+
+    async def _validate(self, step: int) -> Mapping[str, LevelResult]:
+        if step % self._system.config.curriculum.validation.every_steps:
+            return {}
+        levels = await self.evaluate(self._validation, split="validation")
+        stage = (await self._system.curriculum.status()).stage
+        self._telemetry.validation(step, stage, levels)
+        return levels
+
+    async def _snap(self) -> None:
+        curriculum = await self._system.curriculum.state()
+        next_id = await self._system.curriculum.next_id()
+        kept = tuple(assignment for key, assignment in sorted(self._open.items()) if key < next_id)
+        again = tuple(assignment for assignment in self._again if assignment.id < next_id)
+        self._snapshot = Snapshot(self.step, next_id, curriculum, self._system.buffer.state(), (*again, *kept))
+
+    async def _report(self, step: int, groups: Sequence[Group], metrics: Mapping[str, float]) -> None:
+        status = await self._system.curriculum.status()
+        seconds, self._begun = time.monotonic() - self._begun, time.monotonic()
+        books = {f"buffer/{name}": float(self._verdicts[name]) for name in ("filtered", "stale")}
+        phases = {f"cluster/{name}_s": spent for name, spent in self._seconds.items()}
+        acted = summarise(self._finished, groups, version=step - 1, seconds=self._seconds["generate"])
+        stage = {"curriculum/stage_index": float(status.index)}
+        merged = {**acted, **books, **phases, **stage, **metrics}
+        total = self._system.config.learner.num_steps
+        self._telemetry.step(StepReport(step, total, step, status.stage, status.reason, seconds, merged))
+        self._finished.clear()
+        self._seconds.clear()
+        self._verdicts.clear()

@@ -1,0 +1,120 @@
+"""Which parts a run has and where each starts: the only place that knows classes, resources and names together."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from functools import partial
+
+from actors.engine import Engine
+from actors.engine_pool import EnginePool
+from actors.env_actor import EnvActor
+from actors.vllm_engine import VLLMEngine
+from cluster.config import Config
+from cluster.gang import Gang
+from cluster.remote import LocalSpawn, RaySpawn, Resources, Spawn
+from cluster.system import System
+from curriculum.coordinator import Coordinator
+from envs.config import rules
+from envs.environment import environment
+from envs.types import Task
+from learner.buffer import Buffer
+from learner.deepspeed_learner import DeepSpeedLearner, LearnerPlace
+from learner.learner import Learner
+from rewards.config import rubrics
+
+
+class Respawn:
+    """Starts engines, and starts one anew where the pool finds it failed; sent to the pool with its engines."""
+
+    def __init__(self, spawn: Spawn, config: Config, model: str) -> None:
+        self._spawn, self._config, self._model = spawn, config, model
+        self.engines = [self._start(index, 0) for index in range(config.actors.num_engines)]
+        self._attempts = [0] * len(self.engines)
+
+    async def __call__(self, index: int) -> Engine:
+        self._spawn.kill(self.engines[index])
+        self._attempts[index] += 1
+        self.engines[index] = self._start(index, self._attempts[index])
+        return self.engines[index]
+
+    def _start(self, index: int, attempt: int) -> Engine:
+        cluster = self._config.cluster
+        name = f"engine-{index}" + (f".{attempt}" if attempt else "")
+        make = partial(VLLMEngine, self._config.actors.engine, model=self._model, seed=self._config.seed + index)
+        return self._spawn(make, name, resources=Resources(cluster.engine_cpus, cluster.engine_gpus))
+
+
+def place(config: Config, model: str, *, weights: str, rendezvous: str) -> System:
+    """Start every part of a run. Nothing is awaited: what is slow to start is waited for by its first call."""
+    spawn = _spawn(config)
+    engines, actors = place_actors(config, model)
+    return System(
+        config=config,
+        curriculum=spawn(_coordinator(config), "curriculum"),
+        actors=actors,
+        engines=engines,
+        learner=_learner(config, model, spawn=spawn, weights=weights, rendezvous=rendezvous),
+        buffer=Buffer(
+            groups_per_batch=config.learner.groups_per_batch,
+            max_lag=config.learner.max_lag,
+            max_refills=config.learner.max_refills,
+        ),
+    )
+
+
+def place_actors(config: Config, model: str) -> tuple[EnginePool, tuple[EnvActor, ...]]:
+    """The acting half alone: what an evaluation needs."""
+    spawn = _spawn(config)
+    engines = _engines(config, model, spawn)
+    return engines, _env_actors(config, model, spawn=spawn, engines=engines)
+
+
+def tasks(config: Config, split: str, *, most: int = 0) -> Mapping[str, Sequence[Task]]:
+    """The tasks of a split by level, at most `most` a level where that is not 0."""
+    entry = environment(config.envs.name)
+    return {level: tuple(entry.taskset(split, level))[: most or None] for level in entry.levels}
+
+
+def _spawn(config: Config) -> Spawn:
+    return LocalSpawn() if config.cluster.spawn == "local" else RaySpawn(config.name)
+
+
+def _engines(config: Config, model: str, spawn: Spawn) -> EnginePool:
+    respawn = Respawn(spawn, config, model)
+    return spawn(partial(EnginePool, respawn.engines, respawn, deadlines=config.actors.deadlines), "engines")
+
+
+def _coordinator(config: Config) -> partial[Coordinator]:
+    pool = tasks(config, "train")
+    return partial(Coordinator, config.curriculum, env=config.envs.name, tasks=pool, seed=config.seed)
+
+
+def _env_actors(config: Config, model: str, *, spawn: Spawn, engines: Engine) -> tuple[EnvActor, ...]:
+    make = partial(
+        EnvActor, config.actors, engines, model=model, rules=rules(config.envs), rubrics=rubrics(config.rewards)
+    )
+    resources = Resources(config.cluster.env_cpus)
+    return tuple(spawn(make, f"env-{n}", resources=resources) for n in range(config.actors.num_env_actors))
+
+
+def _learner(config: Config, model: str, *, spawn: Spawn, weights: str, rendezvous: str) -> Learner:
+    count = config.learner.num_ranks
+    threads = config.cluster.learner_threads or max(1, (os.cpu_count() or 1) // count)
+    resources = Resources(config.cluster.learner_cpus, config.cluster.learner_gpus)
+    ranks = [
+        spawn(
+            partial(
+                DeepSpeedLearner,
+                config.learner,
+                model=model,
+                place=LearnerPlace(rank, count, rendezvous, threads),
+                folder=weights,
+                seed=config.seed,
+            ),
+            f"learner-rank-{rank}",
+            resources=resources,
+        )
+        for rank in range(count)
+    ]
+    return Gang(ranks)

@@ -1,0 +1,40 @@
+"""What is checked before anything starts, so that nothing is lost to a wrong word in a config."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import psutil
+
+from cluster.config import Config, ConfigError
+from envs.environment import environment
+from learner.model import prepare
+
+GIB = 2**30
+
+
+def check(config: Config) -> str:
+    """The model's folder, once every check has passed; ConfigError with the value and the remedy otherwise."""
+    try:
+        entry = environment(config.envs.name)
+    except ValueError as error:
+        raise ConfigError(f"envs.name: {error}") from None
+    for stage in config.curriculum.stages:
+        unknown = sorted(set(stage.levels) - set(entry.levels))
+        if unknown:
+            known = ", ".join(entry.levels)
+            raise ConfigError(f"stage {stage.name!r} names level {unknown[0]!r}; {config.envs.name} has {known}")
+    _check_memory(config)
+    try:
+        return str(prepare(config.actors.model, Path(config.cluster.models).absolute()))
+    except ValueError as error:
+        raise ConfigError(str(error)) from None
+
+
+def _check_memory(config: Config) -> None:
+    free = psutil.virtual_memory().available / GIB
+    if free < config.cluster.min_memory_gb:
+        raise ConfigError(
+            f"{free:.1f} GB of memory are free, cluster.min_memory_gb asks for {config.cluster.min_memory_gb}; end other "
+            "programs, or lower it together with actors.engine.kv_cache_gb"
+        )

@@ -1,0 +1,76 @@
+"""Where things start: the same class as a local object or as a Ray actor, and the same `await` on either."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Protocol, TypeVar
+
+import ray
+from ray.actor import ActorHandle
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Resources:
+    """What Ray reserves for an actor, and the environment variables that its process starts with."""
+
+    cpus: float = 0.0
+    gpus: float = 0.0
+    variables: Mapping[str, str] = field(default_factory=dict)
+
+
+class Spawn(Protocol):
+    """Starts `make` (a class with its arguments, as a partial) under a name that tells a person what it is."""
+
+    def __call__(self, make: Callable[[], T], name: str, *, resources: Resources = Resources()) -> T: ...
+
+    def kill(self, thing: object) -> None:
+        """End it at once, whatever it does."""
+        ...
+
+
+class Proxy:
+    """Attribute access gives the actor's method; an ObjectRef is awaitable, so callers need not know."""
+
+    def __init__(self, handle: ActorHandle) -> None:
+        self._handle = handle
+
+    def __getattr__(self, name: str) -> Callable[..., object]:
+        if name.startswith("_"):
+            raise AttributeError(name)
+        return getattr(self._handle, name).remote
+
+
+class RaySpawn:
+    """Every thing is a Ray actor, in a process of its own."""
+
+    def __init__(self, prefix: str) -> None:
+        self._prefix = prefix
+
+    def __call__(self, make: Callable[[], T], name: str, *, resources: Resources = Resources()) -> T:
+        call = make if isinstance(make, partial) else partial(make)
+        actor = ray.remote(call.func).options(
+            name=f"{self._prefix}/{name}",
+            num_cpus=resources.cpus,
+            num_gpus=resources.gpus,
+            runtime_env={"env_vars": dict(resources.variables)},
+            max_concurrency=4096,
+        )
+        return Proxy(actor.remote(*call.args, **call.keywords))  # type: ignore[return-value]
+
+    def kill(self, thing: object) -> None:
+        if isinstance(thing, Proxy):
+            ray.kill(thing._handle)
+
+
+class LocalSpawn:
+    """Everything in this process: for a debugger, a laptop and tests."""
+
+    def __call__(self, make: Callable[[], T], name: str, *, resources: Resources = Resources()) -> T:
+        return make()
+
+    def kill(self, thing: object) -> None:
+        return None

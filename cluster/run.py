@@ -1,0 +1,143 @@
+"""One run, from its parts to its end: place, restore, evaluate, train, evaluate."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+import time
+from contextlib import suppress
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from cluster.config import Config
+from cluster.evaluate import Levels
+from cluster.export import export
+from cluster.keeper import Keeper, Stopped
+from cluster.memory import MemoryPeak
+from cluster.metrics import LevelResult
+from cluster.placement import place, tasks
+from cluster.report import write_report
+from cluster.session import session
+from cluster.supervise import watch
+from cluster.system import System
+from cluster.telemetry import Telemetry
+from cluster.train import train
+from learner.checkpoint import Checkpoint
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What a run came to; `after` is None where it was stopped before its end."""
+
+    before: Levels
+    after: Levels | None
+    seconds: float
+    peak_gb: float
+
+
+def start(config: Config, folder: Path, *, model: str, weights: str, resume: Checkpoint | None) -> int:
+    """The run, on a cluster or in this process, and what it tells at its end. The exit status."""
+    with session(config.cluster):
+        outcome = asyncio.run(run(config, folder, model=model, weights=weights, resume=resume))
+    _conclude(config, folder, outcome)
+    return 0
+
+
+async def run(config: Config, folder: Path, *, model: str, weights: str, resume: Checkpoint | None) -> Outcome:
+    """Place the system, play the run in `folder`, end every part. Raises what ended it early, save a wish to stop."""
+    begun, memory = time.monotonic(), MemoryPeak()
+    step = resume.step if resume else 0
+    telemetry = Telemetry(folder, config.cluster.telemetry, total_steps=config.learner.num_steps, resumed_from=step)
+    system = place(config, model, weights=weights, rendezvous=_rendezvous(folder))
+    pools = tasks(config, "validation", most=config.curriculum.validation.num_tasks)
+    keeper = Keeper(system, folder, telemetry, validation=[task for pool in pools.values() for task in pool])
+    for number in (signal.SIGINT, signal.SIGTERM):
+        asyncio.get_running_loop().add_signal_handler(number, _stop, keeper, telemetry)
+    sampling = asyncio.create_task(memory.watch())
+    try:
+        if resume:
+            await keeper.restore(resume.path)
+        before, after = await _play(system, keeper, telemetry, folder=folder)
+        if after is not None:
+            export(await system.learner.publish(), Path(model), folder / "model")
+        _write_curriculum(folder, await system.curriculum.story())
+        return Outcome(before, after, time.monotonic() - begun, memory.peak_gb)
+    finally:
+        sampling.cancel()
+        with suppress(Exception):
+            await asyncio.wait_for(system.engines.close(), 10)
+        keeper.close()
+        telemetry.close()
+
+
+async def _play(system: System, keeper: Keeper, telemetry: Telemetry, *, folder: Path) -> tuple[Levels, Levels | None]:
+    config = system.config.cluster
+    pools = tasks(system.config, "test", most=config.num_test_tasks) if config.num_test_tasks else {}
+    test = [task for pool in pools.values() for task in pool]
+    kept, before = folder / "before.json", {}
+    try:
+        if kept.exists():
+            before = {level: LevelResult(**result) for level, result in json.loads(kept.read_text()).items()}
+        elif keeper.step == 0:
+            before = await keeper.evaluate(test, split="test")
+            kept.write_text(json.dumps({level: asdict(result) for level, result in before.items()}))
+        watching = asyncio.create_task(watch(keeper, telemetry, stall_s=config.stall_s))
+        await _first(asyncio.create_task(train(system, keeper)), watching)
+        await keeper.checkpoint()
+        return before, await keeper.evaluate(test, split="test")
+    except* Stopped:
+        await keeper.checkpoint()
+    return before, None
+
+
+async def _first(work: asyncio.Task[None], watching: asyncio.Task[None]) -> None:
+    """The end of `work`, unless the watchdog ends it."""
+    try:
+        done, _ = await asyncio.wait((work, watching), return_when=asyncio.FIRST_COMPLETED)
+        for task in done:
+            await task
+    finally:
+        for task in (work, watching):
+            task.cancel()
+
+
+def _stop(keeper: Keeper, telemetry: Telemetry) -> None:
+    if keeper.is_stopping:
+        os._exit(130)  # asked twice: leave at once, what is on disk is whole
+    telemetry.note("stopping after this step; once more to leave at once")
+    keeper.stop()
+
+
+def _rendezvous(folder: Path) -> str:
+    """Where the learner's ranks meet: a file of this process's own, in a folder that all of them see."""
+    path = folder / f".rendezvous-{os.getpid()}"
+    path.unlink(missing_ok=True)
+    return f"file://{path}"
+
+
+def _write_curriculum(folder: Path, story: object) -> None:
+    (folder / "curriculum.json").write_text(json.dumps(asdict(story), indent=1))  # type: ignore[call-overload]
+
+
+def _conclude(config: Config, folder: Path, outcome: Outcome) -> None:
+    """Tell before and after per level, and write summary.json and the report."""
+    if outcome.after is None:
+        print(f"stopped; go on with: tiltyard train --resume {folder}")
+        return
+    levels = {
+        level: {
+            "before": outcome.before[level].success if level in outcome.before else None,
+            "after": result.success,
+            "num_tasks": result.num_tasks,
+        }
+        for level, result in outcome.after.items()
+    }
+    summary = {"levels": levels, "seed": config.seed, "wall_s": outcome.seconds, "peak_memory_gb": outcome.peak_gb}
+    (folder / "summary.json").write_text(json.dumps(summary, indent=1))
+    print("held-out test tasks, greedy, no hints:")
+    for level, row in levels.items():
+        before = "   -" if row["before"] is None else f"{row['before']:4.0%}"
+        print(f"  level {level}: {before} -> {row['after']:4.0%}  ({row['num_tasks']} tasks)")
+    print(f"{outcome.seconds:.0f} s, at most {outcome.peak_gb:.1f} GB; report: {write_report(folder)}")

@@ -1,0 +1,234 @@
+"""The store: finished trajectories as Parquet, one row each, written before they count."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from envs.types import Assignment, Group, Message, Task, Trajectory, Turn
+
+SPLITS = ("train", "validation", "test")
+FILES_PER_CHUNK = 64  # what a compaction holds in memory at once
+READ_ATTEMPTS = 5
+
+# Per-token columns have one entry per token of the flat sequence; off the mask logprobs are 0 and versions -1.
+SCHEMA = pa.schema(
+    [
+        ("trajectory_id", pa.string()),
+        ("assignment_id", pa.int64()),
+        ("task_id", pa.string()),
+        ("env", pa.string()),
+        ("level", pa.string()),
+        ("split", pa.string()),
+        ("stage", pa.string()),
+        ("augmentation", pa.float64()),
+        ("rubric", pa.string()),
+        ("step", pa.int64()),
+        ("version", pa.int64()),
+        ("group_index", pa.int32()),
+        ("tokens", pa.list_(pa.int32())),
+        ("mask", pa.list_(pa.bool_())),
+        ("logprobs", pa.list_(pa.float32())),
+        ("versions", pa.list_(pa.int32())),
+        ("turn_starts", pa.list_(pa.int32())),
+        ("authors", pa.list_(pa.string())),
+        ("reward", pa.float64()),
+        ("parts", pa.map_(pa.string(), pa.float64())),
+        ("turn_rewards", pa.list_(pa.float64())),
+        ("success", pa.bool_()),
+        ("stop", pa.string()),
+        ("hints", pa.list_(pa.string())),
+        ("messages", pa.string()),
+        ("seconds", pa.float64()),
+        ("fault", pa.string()),
+    ]
+)
+KEY = ("split", "step", "trajectory_id")
+
+
+@dataclass(frozen=True, slots=True)
+class _Flat:
+    tokens: tuple[int, ...]
+    mask: tuple[bool, ...]
+    logprobs: tuple[float, ...]
+    versions: tuple[int, ...]
+
+
+class Store:
+    """One file per group, merged into parts by `compact`. `step` is the number of optimiser steps done at the time.
+
+    A training group of an id that was stored before (a resumed run) supersedes it; the same validation or test task
+    is kept once per step.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+
+    def put(self, group: Group, *, split: str, step: int) -> Path:
+        """Write one group; it is on disk, whole, when this returns."""
+        folder = self._folder / "trajectories" / _known(split)
+        folder.mkdir(parents=True, exist_ok=True)
+        name = f"{group.assignment.id:08d}.parquet"
+        path = folder / (name if split == "train" else f"{step:06d}-{name}")
+        with pq.ParquetWriter(_temporary(path), SCHEMA, compression="zstd") as writer:
+            writer.write_table(_table(group, split, step))
+        _settle(path)
+        return path
+
+    def compact(self) -> None:
+        """Merge the files of single groups into one part per split. A kill at any point loses and doubles no row."""
+        for split in SPLITS:
+            self._merge(self._folder / "trajectories" / split)
+
+    def _merge(self, folder: Path) -> None:
+        singles = _singles(folder)
+        if len(singles) < 2:
+            return
+        parts = _parts(folder)
+        number = int(parts[-1].stem.removeprefix("part-")) + 1 if parts else 0
+        path = folder / f"part-{number:06d}.parquet"
+        with pq.ParquetWriter(_temporary(path), SCHEMA, compression="zstd") as writer:
+            for start in range(0, len(singles), FILES_PER_CHUNK):
+                chunk = singles[start : start + FILES_PER_CHUNK]
+                writer.write_table(pa.concat_tables([pq.ParquetFile(single).read() for single in chunk]))
+        _settle(path)
+        for single in singles:
+            single.unlink()
+
+
+def read(folder: Path, *, columns: Sequence[str] | None = None, split: str | None = None) -> pa.Table:
+    """A run's trajectories, of one split or all, each once (its latest row). Where there are none, an empty table."""
+    wanted = list(columns) if columns is not None else SCHEMA.names
+    if unknown := [name for name in wanted if name not in SCHEMA.names]:
+        raise ValueError(f"the store has no column {unknown[0]!r}; there are: {', '.join(SCHEMA.names)}")
+    splits = SPLITS if split is None else (_known(split),)
+    table = _read_all([folder / "trajectories" / name for name in splits], [*{*wanted, *KEY}])
+    return _latest(table).select(wanted)
+
+
+def _read_all(folders: Sequence[Path], columns: list[str]) -> pa.Table:
+    empty = SCHEMA.empty_table().select(columns)
+    for attempt in range(READ_ATTEMPTS):
+        # Singles are listed before parts: a compaction between the two shows rows twice, never not at all.
+        singles = [single for folder in folders for single in _singles(folder)]
+        files = [part for folder in folders for part in _parts(folder)] + singles
+        try:
+            tables = [pq.ParquetFile(file).read(columns).select(columns) for file in files]
+            return pa.concat_tables([empty, *tables])
+        except FileNotFoundError:
+            if attempt == READ_ATTEMPTS - 1:
+                raise
+    return empty
+
+
+def _latest(table: pa.Table) -> pa.Table:
+    """Each trajectory's last row: files come oldest first. A training trajectory is one whatever its step."""
+    rows = zip(*(table[name].to_pylist() for name in KEY), strict=True)
+    last = {
+        (split, -1 if split == "train" else step, trajectory_id): at
+        for at, (split, step, trajectory_id) in enumerate(rows)
+    }
+    return table if len(last) == len(table) else table.take(pa.array(sorted(last.values()), pa.int64()))
+
+
+def _table(group: Group, split: str, step: int) -> pa.Table:
+    assignment = group.assignment
+    rows = [
+        {**_placed(assignment), "split": split, "step": step, "group_index": index, **_recorded(assignment.task, one)}
+        for index, one in enumerate(group.trajectories)
+    ]
+    return pa.Table.from_pylist(rows, schema=SCHEMA)
+
+
+def _placed(assignment: Assignment) -> dict[str, object]:
+    return {
+        "assignment_id": assignment.id,
+        "env": assignment.task.env,
+        "level": assignment.task.level,
+        "stage": assignment.stage,
+        "augmentation": assignment.augmentation,
+        "rubric": assignment.reward,
+    }
+
+
+def _recorded(task: Task, trajectory: Trajectory) -> dict[str, object]:
+    turns = trajectory.turns
+    flat = [_flat(turn) for turn in turns]
+    lengths = [len(piece.tokens) for piece in flat]
+    return {
+        "trajectory_id": trajectory.id,
+        "task_id": trajectory.task_id,
+        "version": trajectory.version,
+        "tokens": [token for piece in flat for token in piece.tokens],
+        "mask": [bit for piece in flat for bit in piece.mask],
+        "logprobs": [logprob for piece in flat for logprob in piece.logprobs],
+        "versions": [version for piece in flat for version in piece.versions],
+        "turn_starts": [sum(lengths[:at]) for at in range(len(turns))],
+        "authors": [turn.author.value for turn in turns],
+        "reward": trajectory.reward,
+        "parts": list(trajectory.parts.items()),
+        "turn_rewards": list(trajectory.turn_rewards),
+        "success": trajectory.success,
+        "stop": trajectory.stop.value,
+        "hints": list(trajectory.hints),
+        "messages": json.dumps([_plain(message) for message in _conversation(task, turns)]),
+        "seconds": trajectory.seconds,
+        "fault": trajectory.fault.encode(errors="replace").decode(),
+    }
+
+
+def _flat(turn: Turn) -> _Flat:
+    read_only, acted = len(turn.context), len(turn.action)
+    versions = [-1] * (read_only + acted)
+    for span in turn.versions:
+        versions[read_only + span.start : read_only + span.stop] = [span.version] * (span.stop - span.start)
+    return _Flat(
+        tokens=turn.context + turn.action,
+        mask=(False,) * read_only + (True,) * acted,
+        logprobs=(0.0,) * read_only + turn.logprobs,
+        versions=tuple(versions),
+    )
+
+
+def _conversation(task: Task, turns: Sequence[Turn]) -> Iterator[Message]:
+    yield from task.messages
+    for turn in turns:
+        yield turn.message
+        yield from turn.observation.messages
+
+
+def _plain(message: Message) -> dict[str, object]:
+    calls = [{"name": call.name, "arguments": dict(call.arguments)} for call in message.calls]
+    return {"role": message.role, "content": message.content, "calls": calls, "malformed": message.malformed}
+
+
+def _known(split: str) -> str:
+    if split not in SPLITS:
+        raise ValueError(f"no split is called {split!r}; there are: {', '.join(SPLITS)}")
+    return split
+
+
+def _parts(folder: Path) -> list[Path]:
+    return sorted(folder.glob("part-*.parquet"))
+
+
+def _singles(folder: Path) -> list[Path]:
+    return sorted(folder.glob("[0-9]*.parquet"))
+
+
+def _temporary(path: Path) -> Path:
+    return path.with_suffix(".tmp")
+
+
+def _settle(path: Path) -> None:
+    """Give a finished temporary file its name, once its content is on disk."""
+    temporary = _temporary(path)
+    with temporary.open("rb") as file:
+        os.fsync(file.fileno())
+    temporary.replace(path)

@@ -1,0 +1,33 @@
+"""What the groups of a step come to, as metrics."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from envs.types import Group, Stop
+from learner.buffer import lag
+
+
+def summarise(
+    finished: Sequence[Group], trained: Sequence[Group], *, version: int, seconds: float
+) -> Mapping[str, float]:
+    """Means over all finished trajectories (filtered ones too, or success would be biased), and the batch's lag."""
+    trajectories = [trajectory for group in finished for trajectory in group.trajectories]
+    if not trajectories:
+        return {"buffer/lag": lag(trained, version), "buffer/groups": float(len(trained))}
+    count = len(trajectories)
+    names = sorted({name for trajectory in trajectories for name in trajectory.parts})
+    tokens = sum(trajectory.num_action_tokens for trajectory in trajectories)
+    return {
+        "rewards/mean": sum(trajectory.reward for trajectory in trajectories) / count,
+        "rewards/success": sum(trajectory.success for trajectory in trajectories) / count,
+        **{f"rewards/{name}": sum(t.parts.get(name, 0.0) for t in trajectories) / count for name in names},
+        "actors/turns": sum(len(trajectory.turns) for trajectory in trajectories) / count,
+        "actors/hints": sum(len(trajectory.hints) for trajectory in trajectories) / count,
+        "actors/max_turns": sum(trajectory.stop is Stop.MAX_TURNS for trajectory in trajectories) / count,
+        "actors/tokens": float(tokens),
+        "actors/tokens_per_s": tokens / seconds if seconds else 0.0,
+        "actors/trajectories": float(count),
+        "buffer/lag": lag(trained, version),
+        "buffer/groups": float(len(trained)),
+    }

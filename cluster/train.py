@@ -1,0 +1,58 @@
+"""The loop: actors fill the buffer, the learner empties it, weights go back. Everything else has a home elsewhere."""
+
+from __future__ import annotations
+
+import asyncio
+
+from actors.env_actor import EnvActor, GroupFault
+from cluster.keeper import Keeper
+from cluster.system import System
+from learner.batch import assemble
+from learner.credit import CREDITS
+
+
+async def train(system: System, keeper: Keeper) -> None:
+    """Act and learn until the last step; any part's failure ends both."""
+    actors = system.actors
+    async with asyncio.TaskGroup() as tasks:
+        count = system.config.actors.max_open_groups
+        acting = [tasks.create_task(act(system, keeper, actor=actors[n % len(actors)])) for n in range(count)]
+        await learn(system, keeper)
+        for task in acting:
+            task.cancel()
+
+
+async def act(system: System, keeper: Keeper, *, actor: EnvActor) -> None:
+    while True:
+        await system.buffer.admit()
+        assignment = await keeper.assign()
+        try:
+            group = await actor.rollout(assignment)
+        except GroupFault as fault:
+            await keeper.reissue(assignment, fault)
+            await system.buffer.give_back()
+            continue
+        keeper.store(group)
+        await system.curriculum.observe(group)
+        keeper.finish(group, await system.buffer.put(group))
+
+
+async def learn(system: System, keeper: Keeper) -> None:
+    config = system.config.learner
+    for step in range(keeper.step + 1, config.num_steps + 1):
+        with keeper.phase("learner", "generate"):
+            groups = await keeper.unless_stopped(system.buffer.take())
+        with keeper.phase("learner", "update"):
+            batch = assemble(
+                groups,
+                CREDITS[config.credit],
+                num_ranks=config.num_ranks,
+                max_tokens=config.max_tokens,
+                aggregation=config.aggregation,
+            )
+            metrics = await system.learner.update(batch) if groups else {}
+        with keeper.phase("engines", "publish"):
+            weights = await system.learner.publish()
+            await system.engines.load(weights)
+        await keeper.step_done(step, groups, metrics=metrics)
+        keeper.drop(await system.buffer.advance(weights.version))

@@ -1,0 +1,228 @@
+"""Hands out assignments, collects what became of them, and moves from stage to stage; every decision has its reason."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from enum import StrEnum
+from hashlib import blake2b
+
+from curriculum.config import CurriculumConfig
+from curriculum.gate import Decision, StepFacts, decide
+from curriculum.sampler import Draw, Tally, frontier, next_level, uniform
+from curriculum.stages import Stage, stages
+from envs.types import Assignment, Group, Stop, Task
+
+
+class Kind(StrEnum):
+    STARTED = "started"
+    ADVANCED = "advanced"
+    FINISHED = "finished"
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """A decision about stages: taken after `step`, and `stage` is the one that it led to (or that finished)."""
+
+    step: int
+    stage: str
+    kind: Kind
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Story:
+    records: tuple[Record, ...]
+    steps: Mapping[str, int]  # stage -> optimiser steps spent in it
+
+
+@dataclass(frozen=True, slots=True)
+class CurriculumStatus:
+    """`tried` and `solved` count tasks; `reason` says why this stage began. `is_finished`: the last gate fired."""
+
+    stage: str
+    index: int
+    step_in_stage: int
+    tried: int
+    solved: int
+    reason: str
+    is_finished: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """One observed group, in trajectories."""
+
+    id: int
+    task_id: str
+    tried: int
+    solved: int
+
+
+@dataclass(frozen=True, slots=True)
+class Memory:
+    """All that is remembered. `drawn` (assignments per level) and `history` are the present stage's alone."""
+
+    env: str
+    seed: int
+    stage: str
+    next_id: int = 0
+    drawn: Mapping[str, int] = field(default_factory=dict)
+    tallies: Mapping[str, Tally] = field(default_factory=dict)
+    pending: tuple[Seen, ...] = ()
+    history: tuple[StepFacts, ...] = ()
+    steps: Mapping[str, int] = field(default_factory=dict)
+    records: tuple[Record, ...] = ()
+    is_finished: bool = False
+
+
+class Coordinator:
+    """What `next` hands out depends on the seed, the id and what `advance` committed, never on who observes when.
+
+    Observations are only collected, and enter the tallies inside `advance`, in the order of their ids.
+    """
+
+    def __init__(self, config: CurriculumConfig, *, env: str, tasks: Mapping[str, Sequence[Task]], seed: int) -> None:
+        self._stages = stages(config, tasks)
+        self._index = {stage.config.name: at for at, stage in enumerate(self._stages)}
+        first = self._stages[0].config.name
+        start = Record(0, first, Kind.STARTED, f"{first!r} is the first of {len(self._stages)} stages")
+        self._memory = Memory(env, seed, first, steps={first: 0}, records=(start,))
+
+    async def next(self) -> Assignment:
+        memory, stage = self._memory, self._stage
+        level = next_level(stage.shares, memory.drawn)
+        draw = self._draw(stage, level)
+        drawn = {**memory.drawn, level: memory.drawn.get(level, 0) + 1}
+        self._memory = replace(memory, next_id=memory.next_id + 1, drawn=drawn)
+        config, share = stage.config, stage.shares[level]
+        return Assignment(
+            id=memory.next_id,
+            task=draw.task,
+            stage=config.name,
+            augmentation=config.augmentation,
+            reward=config.reward,
+            group_size=config.group_size,
+            reason=f"stage {config.name!r}, level {level!r} (share {share:.2f}), {config.sampler}: {draw.reason}",
+            seed=assignment_seed(memory.seed, memory.next_id),
+        )
+
+    async def reissue(self, assignment: Assignment) -> Assignment:
+        """The same task under a new id, after the machine failed it."""
+        new = self._memory.next_id
+        self._memory = replace(self._memory, next_id=new + 1)
+        reason = f"again, since a fault ended assignment {assignment.id}: {assignment.reason}"
+        return replace(assignment, id=new, seed=assignment_seed(self._memory.seed, new), reason=reason)
+
+    async def next_id(self) -> int:
+        return self._memory.next_id
+
+    async def observe(self, group: Group) -> None:
+        """Collect a group's successes. Faulted siblings and those that started from an expert's state say nothing."""
+        assignment = group.assignment
+        if not 0 <= assignment.id < self._memory.next_id:
+            raise ValueError(f"assignment {assignment.id} was never handed out; the next id is {self._memory.next_id}")
+        played = [trajectory for trajectory in group.trajectories if trajectory.stop is not Stop.FAULT]
+        if assignment.start or not played:
+            return
+        seen = Seen(assignment.id, assignment.task.id, len(played), sum(one.success for one in played))
+        others = tuple(other for other in self._memory.pending if other.id != seen.id)
+        self._memory = replace(self._memory, pending=(*others, seen))
+
+    async def advance(self, facts: StepFacts) -> Decision:
+        """Call once after each optimiser step: commits what was observed, and moves to the next stage where due."""
+        self._commit(facts)
+        if self._memory.is_finished:
+            return Decision(False, "the curriculum has finished; its last stage goes on until the run ends")
+        config = self._stage.config
+        decision = decide(self._memory.history, config.gate, min_steps=config.min_steps, max_steps=config.max_steps)
+        if decision.advance:
+            self._move(facts.step, decision.reason)
+        return decision
+
+    async def status(self) -> CurriculumStatus:
+        memory, name = self._memory, self._memory.stage
+        return CurriculumStatus(
+            stage=name,
+            index=self._index[name],
+            step_in_stage=memory.steps[name],
+            tried=len(memory.tallies),
+            solved=sum(tally.solved > 0 for tally in memory.tallies.values()),
+            reason=memory.records[-1].reason,
+            is_finished=memory.is_finished,
+        )
+
+    async def story(self) -> Story:
+        return Story(self._memory.records, self._memory.steps)
+
+    async def state(self) -> str:
+        """Everything, as JSON; `restore` of it makes the future the same."""
+        return json.dumps(asdict(self._memory))
+
+    async def restore(self, state: str) -> None:
+        """Take over a `state`; ValueError where it is of another environment, seed or set of stages."""
+        memory = _read(state)
+        if (memory.env, memory.seed) != (self._memory.env, self._memory.seed):
+            raise ValueError(
+                f"the saved curriculum is of environment {memory.env!r} and seed {memory.seed}, this run of "
+                f"{self._memory.env!r} and {self._memory.seed}; resume with the saved configuration"
+            )
+        if memory.stage not in self._index:
+            raise ValueError(f"the saved curriculum is in stage {memory.stage!r}; there are: {', '.join(self._index)}")
+        self._memory = memory
+
+    @property
+    def _stage(self) -> Stage:
+        return self._stages[self._index[self._memory.stage]]
+
+    def _draw(self, stage: Stage, level: str) -> Draw:
+        memory, name = self._memory, stage.config.name
+        if stage.config.sampler == "frontier":
+            return frontier(stage.tasks[level], memory.tallies, key=f"{memory.seed}/{memory.next_id}")
+        return uniform(stage.tasks[level], memory.drawn.get(level, 0), key=f"{memory.seed}/{name}/{level}")
+
+    def _commit(self, facts: StepFacts) -> None:
+        memory = self._memory
+        if memory.history and facts.step <= memory.history[-1].step:
+            raise ValueError(f"step {facts.step} is not after step {memory.history[-1].step}; tell each step once")
+        tallies = dict(memory.tallies)
+        for seen in sorted(memory.pending, key=lambda seen: seen.id):
+            tallies[seen.task_id] = tallies.get(seen.task_id, Tally()).plus(seen.tried, seen.solved)
+        steps = {**memory.steps, memory.stage: memory.steps[memory.stage] + 1}
+        history = (*memory.history, facts)
+        self._memory = replace(memory, tallies=tallies, pending=(), history=history, steps=steps)
+
+    def _move(self, step: int, reason: str) -> None:
+        memory, index = self._memory, self._index[self._memory.stage] + 1
+        if index == len(self._stages):
+            record = Record(step, memory.stage, Kind.FINISHED, reason)
+            self._memory = replace(memory, is_finished=True, records=(*memory.records, record))
+            return
+        name = self._stages[index].config.name
+        record = Record(step, name, Kind.ADVANCED, f"left {memory.stage!r} after step {step}: {reason}")
+        records, steps = (*memory.records, record), {**memory.steps, name: 0}
+        self._memory = replace(memory, stage=name, drawn={}, history=(), steps=steps, records=records)
+
+
+def assignment_seed(seed: int, assignment_id: int) -> int:
+    """31 bits that depend on nothing but the two, on any machine."""
+    digest = blake2b(f"{seed}/{assignment_id}".encode(), digest_size=4).digest()
+    return int.from_bytes(digest, "big") & 0x7FFFFFFF
+
+
+def _read(state: str) -> Memory:
+    saved = json.loads(state)
+    return Memory(
+        env=saved["env"],
+        seed=saved["seed"],
+        stage=saved["stage"],
+        next_id=saved["next_id"],
+        drawn=saved["drawn"],
+        tallies={task_id: Tally(**tally) for task_id, tally in saved["tallies"].items()},
+        pending=tuple(Seen(**seen) for seen in saved["pending"]),
+        history=tuple(StepFacts(**facts) for facts in saved["history"]),
+        steps=saved["steps"],
+        records=tuple(Record(one["step"], one["stage"], Kind(one["kind"]), one["reason"]) for one in saved["records"]),
+        is_finished=saved["is_finished"],
+    )

@@ -1,0 +1,145 @@
+"""Actionable hints in place of bare errors, by rules that are data (Environment Tuning, 2510.10197, 3.3)."""
+
+from __future__ import annotations
+
+import json
+import random
+import string
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import cast
+
+import yaml
+
+from envs.environment import Environment
+from envs.types import CallOutcome, Json, Message, Observation, Signals, Task, ToolCall
+
+CATEGORIES = (
+    "dependency_missing", "parameter_constraint", "state_prerequisite", "format_mismatch", "resource_unavailable",
+)  # fmt: skip
+MALFORMED = "malformed"  # the error code of a message that could not be read
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """The hint for one error of one tool ("*": of any). `hint` may name the call's arguments in braces."""
+
+    tool: str
+    error: str
+    category: str
+    hint: str
+
+    def text(self, call: ToolCall) -> str:
+        """The hint with the call's arguments filled in; "?" where the call has no such argument."""
+        fields = {name for _, name, _, _ in string.Formatter().parse(self.hint) if name}
+        return self.hint.format_map({name: _shown(call.arguments.get(name)) for name in fields})
+
+
+@dataclass(frozen=True, slots=True)
+class Rules:
+    """A validated rules file."""
+
+    name: str
+    version: int
+    rules: Mapping[tuple[str, str], Rule] = field(default_factory=dict)
+
+    def find(self, tool: str, error: str) -> Rule | None:
+        """The rule for that tool's error: the tool's own, else the one for any tool."""
+        return self.rules.get((tool, error)) or self.rules.get(("*", error))
+
+    def id(self, rule: Rule) -> str:
+        tool = "" if rule.tool == "*" else f"{rule.tool}-"
+        return f"{self.name}/{tool}{rule.error.replace(' ', '-')}@{self.version}"
+
+
+def load_rules(path: str) -> Rules:
+    """Read a rules file. ValueError names the file and the entry that is wrong."""
+    try:
+        data = cast(Json, yaml.safe_load(Path(path).read_text(encoding="utf-8")))
+    except (OSError, yaml.YAMLError) as error:
+        raise ValueError(f"{path}: cannot be read as YAML ({error}); give the path of a rules file") from error
+    match data:
+        case {"name": str(name), "version": int(version), "rules": [*entries]}:
+            rules: dict[tuple[str, str], Rule] = {}
+            for number, entry in enumerate(entries, start=1):
+                rule = _rule(entry, f"{path}: rule {number}")
+                if (rule.tool, rule.error) in rules:
+                    raise ValueError(f"{path}: rule {number}: a second for {rule.tool!r}, {rule.error!r}; keep one")
+                rules[rule.tool, rule.error] = rule
+            return Rules(name, version, rules)
+        case _:
+            raise ValueError(f"{path}: needs the keys name (text), version (a whole number) and rules (a list)")
+
+
+def _rule(entry: Json, where: str) -> Rule:
+    match entry:
+        case {"tool": str(tool), "error": str(error), "category": str(category), "hint": str(hint), **rest} if not rest:
+            pass
+        case _:
+            raise ValueError(f"{where}: {entry!r} needs exactly the texts tool, error, category and hint")
+    if category not in CATEGORIES:
+        raise ValueError(f"{where}: unknown category {category!r}; use one of {', '.join(CATEGORIES)}")
+    try:
+        parts = list(string.Formatter().parse(hint))
+    except ValueError as bad:
+        raise ValueError(f"{where}: bad hint {hint!r}: {bad}; double a brace that is meant as one") from bad
+    if any(name is not None and (not name.isidentifier() or spec or conversion) for _, name, spec, conversion in parts):
+        raise ValueError(f"{where}: bad hint {hint!r}: only plain {{argument}} names may stand in braces")
+    return Rule(tool, error, category, hint)
+
+
+def _shown(value: Json) -> str:
+    """A policy's argument made safe to quote: short, and never another type's text (a huge int raises when written)."""
+    return value[:24] if isinstance(value, str) else "?"
+
+
+class Augmented:
+    """Any environment, its bare errors replaced by hints with probability `strength`, deterministic from `seed`.
+
+    Relies on the environment to answer one tool message per outcome, in order, or one for a malformed message. Only the
+    text the policy reads and `signals.hints` differ from the bare environment; results, errors and state do not.
+    """
+
+    def __init__(self, env: Environment, rules: Rules, *, strength: float, seed: int = 0) -> None:
+        if not 0 <= strength <= 1:
+            raise ValueError(f"augmentation strength {strength} is not a probability; use 0 to 1")
+        self._env, self._rules, self._strength, self._seed = env, rules, strength, seed
+        self._rng = random.Random(seed)
+
+    def reset(self, task: Task) -> Observation:
+        self._rng = random.Random(self._seed)
+        return self._env.reset(task)
+
+    def step(self, message: Message) -> Observation:
+        return self._augment(self._env.step(message))
+
+    def close(self) -> None:
+        self._env.close()
+
+    def _augment(self, observation: Observation) -> Observation:
+        signals = observation.signals
+        messages = list(observation.messages)
+        places = [index for index, message in enumerate(messages) if message.role == "tool"]
+        fired: list[str] = []
+        for place, outcome in zip(places, _outcomes(signals), strict=True):
+            rule = self._rules.find(outcome.call.name, outcome.error) if outcome.error else None
+            if outcome.error and self._rng.random() < self._strength and rule:
+                content = _rewritten(messages[place].content, rule.text(outcome.call))
+                messages[place] = replace(messages[place], content=content)
+                fired.append(self._rules.id(rule))
+        return replace(observation, messages=tuple(messages), signals=replace(signals, hints=(*signals.hints, *fired)))
+
+
+def _outcomes(signals: Signals) -> tuple[CallOutcome, ...]:
+    """What each tool message stands for."""
+    return (CallOutcome(ToolCall("", {}), None, MALFORMED),) if signals.malformed else signals.outcomes
+
+
+def _rewritten(content: str, hint: str) -> str:
+    """The message with its error replaced; a message that is not a JSON object is replaced as a whole."""
+    try:
+        body = cast(Json, json.loads(content))
+    except ValueError:
+        return hint
+    return json.dumps({**body, "error": hint}, separators=(",", ":")) if isinstance(body, dict) else hint

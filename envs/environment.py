@@ -1,0 +1,47 @@
+"""The Environment protocol, and the one dict that names the environments and their tasksets."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from envs import shop
+from envs.types import Message, Observation, Task
+
+
+class Environment(Protocol):
+    """One episode's world. An author reads and writes messages and never sees a token."""
+
+    def reset(self, task: Task) -> Observation:
+        """Make the world afresh; the observation's messages open the conversation."""
+        ...
+
+    def step(self, message: Message) -> Observation:
+        """Answer the assistant's message: run its calls, or end the user turn where it has none."""
+        ...
+
+    def close(self) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """What a name in a config stands for. `taskset(split, level)` gives the tasks of "train", "validation" or "test"."""
+
+    make: Callable[[], Environment]
+    taskset: Callable[[str, str], Sequence[Task]]
+    levels: tuple[str, ...]
+    rules: str  # the augmentation rules, a YAML file beside the environment; empty where there are none
+    oracle: Callable[[Task], Sequence[Message]]  # the reference calls as assistant messages, closing answers included
+
+
+ENVIRONMENTS: dict[str, Entry] = {
+    "shop": Entry(shop.Shop, shop.taskset, shop.LEVELS, shop.RULES, shop.oracle),
+}
+
+
+def environment(name: str) -> Entry:
+    """The entry of that name, or a ValueError that says which names there are."""
+    if name not in ENVIRONMENTS:
+        raise ValueError(f"no environment is called {name!r}; there are: {', '.join(sorted(ENVIRONMENTS))}")
+    return ENVIRONMENTS[name]

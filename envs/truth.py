@@ -1,0 +1,44 @@
+"""A task's truth, typed: what the reference calls of each user turn give. Not for environments."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import cast
+
+from envs.types import Json, Task, ToolCall
+
+_ENCODER = json.JSONEncoder(sort_keys=True)
+
+
+@dataclass(frozen=True, slots=True)
+class Reference:
+    """One user turn's reference calls, their results in the same order, and the state after them."""
+
+    calls: tuple[ToolCall, ...]
+    results: tuple[Json, ...]
+    state: Json
+
+    def as_json(self) -> dict[str, Json]:
+        calls: list[Json] = [{"name": call.name, "arguments": dict(call.arguments)} for call in self.calls]
+        return {"calls": calls, "results": list(self.results), "state": self.state}
+
+
+def references(task: Task) -> tuple[Reference, ...]:
+    """The task's truth, one entry per user turn."""
+    return tuple(_read(entry) for entry in task.truth)
+
+
+def canonical(value: Json) -> str:
+    """One text per JSON value, so that values can be compared and counted; 1 and true differ."""
+    return _ENCODER.encode(value)
+
+
+def _read(entry: Mapping[str, Json]) -> Reference:
+    calls = cast(list[dict[str, Json]], entry["calls"])
+    return Reference(
+        tuple(ToolCall(str(call["name"]), cast(dict[str, Json], call["arguments"])) for call in calls),
+        tuple(cast(list[Json], entry["results"])),
+        entry["state"],
+    )

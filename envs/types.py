@@ -1,0 +1,178 @@
+"""The vocabulary, in the order the data flows. All records are frozen; a later stage is made with `dataclasses.replace`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+Json = str | int | float | bool | None | list["Json"] | dict[str, "Json"]
+
+
+@dataclass(frozen=True, slots=True)
+class ToolCall:
+    """One call of a tool, as the policy asked for it."""
+
+    name: str
+    arguments: Mapping[str, Json]
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """One chat message. `calls` and `malformed` are set for the assistant's alone, by the renderer that parsed it."""
+
+    role: str
+    content: str
+    calls: tuple[ToolCall, ...] = ()
+    malformed: str = ""  # why the text could not be read as tool calls; empty where it could
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """One problem instance. Only rewards and checkers read `truth`: one entry per user turn."""
+
+    id: str
+    env: str
+    level: str
+    messages: tuple[Message, ...]
+    tools: tuple[Mapping[str, Json], ...]
+    payload: Mapping[str, Json]
+    truth: tuple[Mapping[str, Json], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Assignment:
+    """One scheduling decision: which task, how, from which state, and why. `id` counts up from 0 within a run."""
+
+    id: int
+    task: Task
+    stage: str
+    augmentation: float  # share of errors that get their hint, 0 to 1
+    reward: str  # the rubric's name
+    group_size: int
+    start: tuple[Message, ...] = ()  # actions replayed before the policy takes over
+    reason: str = ""
+    seed: int = 0
+
+
+class Stop(StrEnum):
+    """Why an episode ended. `FAULT` is the machine's failure, never the policy's."""
+
+    DONE = "done"
+    MAX_TURNS = "max_turns"
+    MAX_TOKENS = "max_tokens"
+    DEADLINE = "deadline"
+    FAULT = "fault"
+
+
+class Author(StrEnum):
+    POLICY = "policy"
+    EXPERT = "expert"
+
+
+@dataclass(frozen=True, slots=True)
+class CallOutcome:
+    """What one tool call came to. `error` is the environment's bare error code; empty where the call succeeded."""
+
+    call: ToolCall
+    result: Json
+    error: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Signals:
+    """Facts for rewards; the policy never sees them. `state` is a snapshot taken where a user turn ended, else None."""
+
+    outcomes: tuple[CallOutcome, ...] = ()
+    malformed: str = ""
+    state: Json = None
+    hints: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Observation:
+    """What the environment answers."""
+
+    messages: tuple[Message, ...]
+    done: bool = False
+    signals: Signals = Signals()
+
+
+@dataclass(frozen=True, slots=True)
+class Span:
+    """Tokens [start, stop) of an action were sampled from the weights of `version`."""
+
+    version: int
+    start: int
+    stop: int
+
+
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """Context newly read, action sampled, what came of it. Tokens of earlier turns are not repeated here."""
+
+    context: tuple[int, ...]
+    action: tuple[int, ...]
+    logprobs: tuple[float, ...]  # one per action token, as sampled (temperature and truncation included)
+    versions: tuple[Span, ...]
+    message: Message
+    observation: Observation
+    author: Author = Author.POLICY
+
+
+@dataclass(frozen=True, slots=True)
+class Trajectory:
+    """One episode, recorded. `turn_rewards` has one entry per user turn of the task."""
+
+    id: str
+    task_id: str
+    turns: tuple[Turn, ...]
+    stop: Stop
+    reward: float = 0.0
+    parts: Mapping[str, float] = field(default_factory=dict)
+    turn_rewards: tuple[float, ...] = ()
+    success: bool = False
+    seconds: float = 0.0
+    fault: str = ""
+
+    @property
+    def version(self) -> int:
+        """The oldest weights that any action was sampled from; -1 where nothing was sampled."""
+        return min((span.version for turn in self.turns for span in turn.versions), default=-1)
+
+    @property
+    def num_tokens(self) -> int:
+        return sum(len(turn.context) + len(turn.action) for turn in self.turns)
+
+    @property
+    def num_action_tokens(self) -> int:
+        return sum(len(turn.action) for turn in self.turns)
+
+    @property
+    def hints(self) -> tuple[str, ...]:
+        return tuple(hint for turn in self.turns for hint in turn.observation.signals.hints)
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    """Siblings of one assignment."""
+
+    assignment: Assignment
+    trajectories: tuple[Trajectory, ...]
+
+    @property
+    def rewards(self) -> tuple[float, ...]:
+        return tuple(trajectory.reward for trajectory in self.trajectories)
+
+    @property
+    def version(self) -> int:
+        return min(trajectory.version for trajectory in self.trajectories)
+
+    @property
+    def has_signal(self) -> bool:
+        """Whether the siblings' rewards differ: where they do not, every group-relative advantage is zero."""
+        return max(self.rewards) - min(self.rewards) > 1e-6
+
+    @property
+    def success(self) -> float:
+        return sum(trajectory.success for trajectory in self.trajectories) / len(self.trajectories)

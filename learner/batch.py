@@ -1,0 +1,161 @@
+"""From groups to what one optimiser step eats. Axes: T unique tokens, S segments, A trained action tokens."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from envs.types import Author, Group, Trajectory
+from learner.credit import Credit
+from learner.tree import build, pack
+
+Ints = NDArray[np.int64]
+Floats = NDArray[np.float32]
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """A trajectory made flat. All fields are of one length; logprobs and advantages are 0 off the mask."""
+
+    tokens: tuple[int, ...]
+    mask: tuple[bool, ...]
+    logprobs: tuple[float, ...]
+    advantages: tuple[float, ...]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Microbatch:
+    """One forward pass over a forest of samples.
+
+    `positions_T` is the depth of a token in its path. Rows of `segments_S3` are (start, stop, parent segment or -1);
+    they tile 0..T in order, parents before children. The logits at T-index `sources_A` predict the token ids
+    `targets_A`, which the engine sampled with `logprobs_A`. `weights_A` sum to 1 over the whole
+    batch, all ranks together.
+    """
+
+    tokens_T: Ints
+    positions_T: Ints
+    segments_S3: Ints
+    sources_A: Ints
+    targets_A: Ints
+    logprobs_A: Floats
+    advantages_A: Floats
+    weights_A: Floats
+
+    @property
+    def num_tokens(self) -> int:
+        return len(self.tokens_T)
+
+    @property
+    def num_actions(self) -> int:
+        return len(self.targets_A)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Batch:
+    """`shards[rank]` are that rank's microbatches, as many for every rank; a padding one has a token and no action."""
+
+    shards: tuple[tuple[Microbatch, ...], ...]
+    num_tokens: int
+    num_actions: int
+
+
+def flatten(trajectory: Trajectory, advantages: Sequence[float]) -> Sample:
+    """Join the turns; the mask is true exactly on action tokens. `advantages` has one number per turn.
+
+    An expert's turn is masked unless its advantage says to train on it: it has no log-probabilities to correct by.
+    """
+    if len(advantages) != len(trajectory.turns):
+        raise ValueError(
+            f"trajectory {trajectory.id!r}: {len(advantages)} advantages for {len(trajectory.turns)} turns"
+        )
+    tokens: list[int] = []
+    mask: list[bool] = []
+    logprobs: list[float] = []
+    spread: list[float] = []
+    for turn, advantage in zip(trajectory.turns, advantages, strict=True):
+        is_policy = turn.author is Author.POLICY
+        trained = is_policy or advantage != 0
+        if is_policy and len(turn.logprobs) != len(turn.action):
+            raise ValueError(
+                f"trajectory {trajectory.id!r}: {len(turn.logprobs)} logprobs for {len(turn.action)} tokens"
+            )
+        blank, size = len(turn.context), len(turn.action)
+        tokens += [*turn.context, *turn.action]
+        mask += [False] * blank + [trained] * size
+        logprobs += [0.0] * blank + (list(turn.logprobs) if is_policy else [0.0] * size)
+        spread += [0.0] * blank + [advantage if trained else 0.0] * size
+    if mask and mask[0]:
+        raise ValueError(f"trajectory {trajectory.id!r} begins with an action: nothing predicts its first token")
+    return Sample(tuple(tokens), tuple(mask), tuple(logprobs), tuple(spread))
+
+
+def assemble(
+    groups: Sequence[Group], credit: Credit, *, num_ranks: int = 1, max_tokens: int = 1536, aggregation: str = "token"
+) -> Batch:
+    """Advantages, flattening, weights and packing. ValueError where there is nothing to train on.
+
+    `aggregation` "token" weighs every action token alike; "sequence" every trajectory, its tokens alike within it.
+    """
+    samples = _samples(groups, credit)
+    lengths = [sum(sample.mask) for sample in samples]
+    if aggregation == "token":
+        weights = [1.0 / sum(lengths)] * len(samples)
+    elif aggregation == "sequence":
+        weights = [1.0 / (len(samples) * length) for length in lengths]
+    else:
+        raise ValueError(f"no aggregation is called {aggregation!r}: choose token or sequence")
+    parts = pack([sample.tokens for sample in samples], max_tokens, multiple=num_ranks)
+    microbatches = [_microbatch([samples[i] for i in part], [weights[i] for i in part]) for part in parts]
+    return Batch(_deal(microbatches, num_ranks), sum(micro.num_tokens for micro in microbatches), sum(lengths))
+
+
+def _samples(groups: Sequence[Group], credit: Credit) -> list[Sample]:
+    samples = [
+        flatten(trajectory, advantages)
+        for group in groups
+        for trajectory, advantages in zip(group.trajectories, credit(group), strict=True)
+        if advantages
+    ]
+    samples = [sample for sample in samples if any(sample.mask)]
+    if not samples:
+        raise ValueError(f"{len(groups)} groups hold no action token to train on: take groups with sound trajectories")
+    return samples
+
+
+def _microbatch(samples: Sequence[Sample], weights: Sequence[float]) -> Microbatch:
+    forest = build([sample.tokens for sample in samples])
+    places = [np.flatnonzero(sample.mask) for sample in samples]
+    rows = list(zip(samples, places, strict=True))
+    return Microbatch(
+        tokens_T=forest.tokens_T,
+        positions_T=forest.positions_T,
+        segments_S3=forest.segments_S3,
+        sources_A=np.concatenate([path[at - 1] for path, at in zip(forest.paths, places, strict=True)]),
+        targets_A=np.concatenate([np.asarray(sample.tokens, np.int64)[at] for sample, at in rows]),
+        logprobs_A=np.concatenate([np.asarray(sample.logprobs, np.float32)[at] for sample, at in rows]),
+        advantages_A=np.concatenate([np.asarray(sample.advantages, np.float32)[at] for sample, at in rows]),
+        weights_A=np.repeat(np.asarray(weights, np.float32), [len(at) for at in places]),
+    )
+
+
+def _padding() -> Microbatch:
+    none, nothing = np.empty(0, np.int64), np.empty(0, np.float32)
+    zero, segment = np.zeros(1, np.int64), np.asarray([[0, 1, -1]], np.int64)
+    return Microbatch(zero, zero, segment, none, none, nothing, nothing, nothing)
+
+
+def _deal(microbatches: Sequence[Microbatch], num_ranks: int) -> tuple[tuple[Microbatch, ...], ...]:
+    # Ranks that ran unequal numbers of forwards would wait for ever in each other's collectives.
+    each = -(-len(microbatches) // num_ranks)
+    full = [*microbatches, *(_padding() for _ in range(each * num_ranks - len(microbatches)))]
+    full.sort(key=lambda micro: -micro.num_tokens)
+    # There and back again, as teams are picked: the ranks' sums stay close.
+    rounds = [
+        full[start : start + num_ranks][:: 1 if index % 2 == 0 else -1]
+        for index, start in enumerate(range(0, len(full), num_ranks))
+    ]
+    return tuple(tuple(cards[rank] for cards in rounds) for rank in range(num_ranks))

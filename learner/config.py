@@ -1,0 +1,87 @@
+"""What the learner can be told."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+
+from learner.credit import CREDITS
+
+AGGREGATIONS = ("token", "sequence")
+LOSS_NAMES = ("clipped", "nll")  # the keys of learner.loss.LOSSES: a config must be readable without torch
+DTYPES = ("bfloat16", "float32")
+
+
+@dataclass(frozen=True)
+class LearnerConfig:
+    """One optimiser step takes `groups_per_batch` groups; `max_tokens` bounds the unique tokens of a microbatch."""
+
+    num_steps: int = 60
+    groups_per_batch: int = 8
+    learning_rate: float = 4e-5
+    warmup_steps: int = 0
+    weight_decay: float = 0.0
+    betas: list[float] = field(default_factory=lambda: [0.9, 0.95])
+    max_grad_norm: float = 1.0
+    zero_stage: int = 1
+    num_ranks: int = 1
+    max_lag: int = 0
+    max_refills: int = 8  # groups without signal that are replaced per step, before the batch is left smaller
+    max_tokens: int = 1536
+    dtype: str = "bfloat16"
+    credit: str = "grpo"
+    aggregation: str = "token"
+    loss: str = "clipped"
+    clip_low: float = 0.2
+    clip_high: float = 0.28
+    max_weight: float = 2.0
+    kl: float = 0.0
+    activation_checkpointing: bool = False
+    checkpoint_every: int = 10
+    keep_checkpoints: int = 2
+
+    def __post_init__(self) -> None:
+        for name in (
+            "num_steps",
+            "groups_per_batch",
+            "num_ranks",
+            "max_tokens",
+            "checkpoint_every",
+            "keep_checkpoints",
+        ):
+            _check_number(name, vars(self)[name], at_least=1)
+        for name in ("warmup_steps", "max_lag", "max_refills", "weight_decay", "clip_high", "kl"):
+            _check_number(name, vars(self)[name], at_least=0)
+        for name in ("learning_rate", "max_grad_norm"):
+            _check_number(name, vars(self)[name], at_least=0, inclusive=False)
+        _check_name("zero_stage", self.zero_stage, (0, 1, 2, 3))
+        _check_name("dtype", self.dtype, DTYPES)
+        _check_name("credit", self.credit, tuple(CREDITS))
+        _check_name("aggregation", self.aggregation, AGGREGATIONS)
+        _check_name("loss", self.loss, LOSS_NAMES)
+        if (self.credit == "success") != (self.loss == "nll"):
+            raise ValueError(
+                f"learner.credit is {self.credit!r} with learner.loss {self.loss!r}: 'success' and 'nll' go together "
+                "(rejection fine-tuning), every other credit goes with 'clipped'"
+            )
+        if len(self.betas) != 2 or not all(0 <= beta < 1 for beta in self.betas):
+            raise ValueError(f"learner.betas is {self.betas}: give two numbers of [0, 1), such as [0.9, 0.95]")
+        if not 0 <= self.clip_low < 1:
+            raise ValueError(f"learner.clip_low is {self.clip_low}: give a number of [0, 1)")
+        if not 1 + self.clip_high <= self.max_weight < math.inf:
+            raise ValueError(
+                f"learner.max_weight is {self.max_weight}: give a finite number of at least 1 + clip_high = "
+                f"{1 + self.clip_high}, or the truncation would act before the clip"
+            )
+
+
+def _check_number(name: str, value: float, *, at_least: float, inclusive: bool = True) -> None:
+    if not math.isfinite(value) or value < at_least or (value == at_least and not inclusive):
+        raise ValueError(
+            f"learner.{name} is {value}: give a number {'of at least' if inclusive else 'above'} {at_least}"
+        )
+
+
+def _check_name(name: str, value: str | int, allowed: tuple[str, ...] | tuple[int, ...]) -> None:
+    if value not in allowed:
+        raise ValueError(f"learner.{name} is {value!r}: choose one of {', '.join(map(str, allowed))}")

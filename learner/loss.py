@@ -1,0 +1,83 @@
+"""The losses. Sums are weighted by `weights_A`, which sum to 1 over the batch: microbatches and ranks simply add."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+
+from learner.batch import Microbatch
+
+MAX_LOG_RATIO = 20.0
+
+LossStats = dict[str, float]  # weighted sums, keyed "learner/..."; they add over microbatches and ranks
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Targets:
+    """A microbatch's side of the loss as tensors: the engine's log-probabilities, the advantages, the weights."""
+
+    logprobs_A: torch.Tensor
+    advantages_A: torch.Tensor
+    weights_A: torch.Tensor
+
+    @classmethod
+    def of(cls, micro: Microbatch, device: torch.device | str = "cpu") -> Targets:
+        return cls(*(torch.from_numpy(x).to(device) for x in (micro.logprobs_A, micro.advantages_A, micro.weights_A)))
+
+
+class Loss(Protocol):
+    """(the learner's log-probabilities, targets, limits) -> the loss with its gradient, and its measurements."""
+
+    def __call__(
+        self, logprobs_A: torch.Tensor, targets: Targets, *, clip_low: float, clip_high: float, max_weight: float
+    ) -> tuple[torch.Tensor, LossStats]: ...
+
+
+def policy_loss(
+    logprobs_A: torch.Tensor, targets: Targets, *, clip_low: float, clip_high: float, max_weight: float
+) -> tuple[torch.Tensor, LossStats]:
+    """- sum of w min(min(r, max_weight) A, clip(r, 1 - clip_low, 1 + clip_high) A), with r = p / p(engine).
+
+    PPO's clip (arXiv 1707.06347, eq. 7) with DAPO's decoupled range (arXiv 2503.14476, eq. 8). The ratio is to the
+    policy that sampled, so it corrects for lag and for the engine's arithmetic; truncation bounds what A < 0 can do.
+    """
+    ratio_A = (logprobs_A - targets.logprobs_A).clamp(-MAX_LOG_RATIO, MAX_LOG_RATIO).exp()
+    free_A = ratio_A.clamp(max=max_weight) * targets.advantages_A
+    held_A = ratio_A.clamp(1 - clip_low, 1 + clip_high) * targets.advantages_A
+    loss = -(targets.weights_A * torch.minimum(free_A, held_A)).sum()
+    is_clipped_A = (held_A < free_A) | ((ratio_A > max_weight) & (targets.advantages_A < 0))
+    return loss, _stats(loss, logprobs_A, targets, is_clipped_A)
+
+
+def nll_loss(
+    logprobs_A: torch.Tensor, targets: Targets, *, clip_low: float, clip_high: float, max_weight: float
+) -> tuple[torch.Tensor, LossStats]:
+    """- sum of w A log p: with advantages of 0 and 1, maximum likelihood of what was kept. The limits do not act."""
+    loss = -(targets.weights_A * targets.advantages_A * logprobs_A).sum()
+    return loss, _stats(loss, logprobs_A, targets, torch.zeros_like(logprobs_A, dtype=torch.bool))
+
+
+LOSSES: dict[str, Loss] = {"clipped": policy_loss, "nll": nll_loss}
+
+
+def kl_penalty(logprobs_A: torch.Tensor, reference_A: torch.Tensor, weights_A: torch.Tensor) -> torch.Tensor:
+    """Sum of w (q/p - 1 - log q/p), p the policy, q the reference: Schulman's k3 estimator of KL(p|q)."""
+    log_ratio_A = (reference_A - logprobs_A).clamp(-MAX_LOG_RATIO, MAX_LOG_RATIO)
+    return (weights_A * (log_ratio_A.exp() - 1 - log_ratio_A)).sum()
+
+
+def _stats(loss: torch.Tensor, logprobs_A: torch.Tensor, targets: Targets, is_clipped_A: torch.Tensor) -> LossStats:
+    with torch.no_grad():
+        gap_A = (logprobs_A - targets.logprobs_A).abs()
+        sums = [
+            loss,
+            (targets.weights_A * gap_A).sum(),
+            kl_penalty(targets.logprobs_A, logprobs_A, targets.weights_A),
+            (targets.weights_A * is_clipped_A).sum(),
+        ]
+        # One transfer for all of them: each .item() would stop a GPU.
+        values: list[float] = torch.stack([x.float() for x in sums]).tolist()
+    names = ("learner/loss", "learner/logprob_gap", "learner/kl_engine", "learner/clip_fraction")
+    return dict(zip(names, values, strict=True))

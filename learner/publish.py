@@ -1,0 +1,153 @@
+"""Publications of weights: written aside, verified, renamed; read back only where every checksum agrees."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from blake3 import blake3
+from numpy.typing import NDArray
+from safetensors import safe_open
+from safetensors.torch import save_file
+
+from learner.files import digest, seal
+from learner.weights import Weights
+
+MANIFEST = "manifest.json"
+MAX_SHARD_BYTES = 2 << 30
+
+
+class WeightsError(RuntimeError):
+    """A publication that is not what its receipt says."""
+
+
+@dataclass(frozen=True, slots=True)
+class Tensor:
+    name: str
+    shape: tuple[int, ...]
+    dtype: str
+
+
+@dataclass(frozen=True, slots=True)
+class Shard:
+    file: str
+    bytes: int
+    blake3: str
+    tensors: tuple[Tensor, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Manifest:
+    version: int
+    shards: tuple[Shard, ...]
+
+
+def publish(tensors: Iterable[tuple[str, torch.Tensor]], version: int, folder: str, *, keep: int = 2) -> Weights:
+    """Write the tensors as `folder`/v000000, each storage once, and remove the versions up to `version - keep`.
+
+    The receipt's checksum is the manifest's BLAKE3, and the manifest has each shard's. Publishing the same again is
+    allowed; other content under the same version is a WeightsError.
+    """
+    target = Path(folder) / f"v{version:06d}"
+    scratch = target.with_suffix(".tmp")
+    shutil.rmtree(scratch, ignore_errors=True)
+    scratch.mkdir(parents=True)
+    shards = tuple(_write(scratch / f"{i:03d}.safetensors", part) for i, part in enumerate(_parts(tensors)))
+    text = json.dumps(asdict(Manifest(version, shards)), indent=1).encode()
+    (scratch / MANIFEST).write_bytes(text)
+    weights = Weights(version, str(target), blake3(text).hexdigest())
+    if target.exists():
+        shutil.rmtree(scratch)
+        verify(weights)
+    else:
+        seal(scratch, target)
+    _remove_old(target.parent, version - keep)
+    return weights
+
+
+def verify(weights: Weights) -> Manifest:
+    """Read every byte again. WeightsError names the file, the checksum it should have and the one it has."""
+    folder = Path(weights.where)
+    try:
+        text = (folder / MANIFEST).read_bytes()
+    except OSError as error:
+        raise WeightsError(f"version {weights.version} cannot be read: {error}") from error
+    _compare(folder / MANIFEST, weights.checksum, blake3(text).hexdigest())
+    manifest = _manifest(text)
+    for shard in manifest.shards:
+        path = folder / shard.file
+        _compare(path, shard.blake3, digest(path) if path.is_file() else "no file")
+    return manifest
+
+
+def read(weights: Weights) -> Iterator[tuple[str, torch.Tensor]]:
+    """The verified tensors. They are views of the mapped file: valid while referred to, not to be written."""
+    for shard in verify(weights).shards:
+        with safe_open(Path(weights.where) / shard.file, "pt") as file:
+            for tensor in shard.tensors:
+                yield tensor.name, file.get_tensor(tensor.name)
+
+
+def _parts(tensors: Iterable[tuple[str, torch.Tensor]]) -> Iterator[dict[str, torch.Tensor]]:
+    part: dict[str, torch.Tensor] = {}
+    seen: set[tuple[int, int, torch.Size]] = set()
+    size = 0
+    for name, tensor in tensors:
+        # A tied tensor shares its storage. Addresses are compared only while `part` keeps their tensors alive.
+        key = (tensor.untyped_storage().data_ptr(), tensor.storage_offset(), tensor.shape)
+        if tensor.numel() and key in seen:
+            continue
+        if part and size + tensor.nbytes > MAX_SHARD_BYTES:
+            yield part
+            part, seen, size = {}, set(), 0
+        part[name] = tensor.detach()
+        seen.add(key)
+        size += tensor.nbytes
+    yield part
+
+
+def _write(path: Path, part: dict[str, torch.Tensor]) -> Shard:
+    here = {name: tensor.cpu().contiguous() for name, tensor in part.items()}
+    save_file(here, path)
+    path.chmod(0o644)
+    with safe_open(path, "pt") as file:
+        for name, tensor in here.items():
+            if not np.array_equal(_bytes(file.get_tensor(name)), _bytes(tensor)):
+                raise WeightsError(f"{path}: {name} reads back other than it was written; is the disk full or failing?")
+    listed = tuple(Tensor(name, tuple(x.shape), str(x.dtype).removeprefix("torch.")) for name, x in here.items())
+    return Shard(path.name, path.stat().st_size, digest(path), listed)
+
+
+def _bytes(tensor: torch.Tensor) -> NDArray[np.uint8]:
+    # numpy, in one thread: torch.equal waits at a barrier per tensor, which took seconds beside a busy engine.
+    return tensor.flatten().view(torch.uint8).numpy()
+
+
+def _manifest(text: bytes) -> Manifest:
+    document = json.loads(text)
+    shards = (
+        Shard(
+            shard["file"],
+            shard["bytes"],
+            shard["blake3"],
+            tuple(Tensor(tensor["name"], tuple(tensor["shape"]), tensor["dtype"]) for tensor in shard["tensors"]),
+        )
+        for shard in document["shards"]
+    )
+    return Manifest(document["version"], tuple(shards))
+
+
+def _compare(path: Path, expected: str, found: str) -> None:
+    if expected != found:
+        raise WeightsError(f"{path}: its checksum should be {expected} and is {found}; publish the version again")
+
+
+def _remove_old(folder: Path, last: int) -> None:
+    for path in folder.glob("v??????"):
+        if path.name[1:].isdigit() and int(path.name[1:]) <= last:
+            shutil.rmtree(path, ignore_errors=True)

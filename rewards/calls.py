@@ -1,0 +1,51 @@
+"""The share of the reference calls that were made: finer than progress, and nothing for repeated or useless calls."""
+
+from __future__ import annotations
+
+from envs.truth import Reference, canonical, references
+from envs.types import CallOutcome, Json, Task, ToolCall, Trajectory
+from rewards.reward import Score
+from rewards.user_turns import user_turns
+
+
+def calls(task: Task, trajectory: Trajectory) -> Score:
+    """Reference calls made / reference calls, 0 to 1; per turn alike.
+
+    Within a user turn they count in order, up to the first one missing, which counts half where its tool was called
+    wrongly. A call whose equal gave the equal result earlier in the episode need not be made again.
+    """
+    known: set[str] = set()
+    made: list[float] = []
+    turns = references(task)
+    for reference, turn in zip(turns, user_turns(task, trajectory), strict=True):
+        made.append(_made(reference, turn.outcomes, known))
+    total = sum(len(reference.calls) for reference in turns)
+    per_turn = tuple(count / max(len(reference.calls), 1) for count, reference in zip(made, turns, strict=True))
+    return Score(sum(made) / max(total, 1), per_turn)
+
+
+def _made(reference: Reference, outcomes: tuple[CallOutcome, ...], known: set[str]) -> float:
+    """How many of one user turn's calls were made. Adds the turn's successful calls to `known`."""
+    needed = [_key(call) for call in reference.calls]
+    effects = [_key(*pair) for pair in zip(reference.calls, reference.results, strict=True)]
+    count = 0
+    wrong: set[str] = set()  # tools called since the last call that counted, in vain
+    for outcome in outcomes:
+        count = _skip_known(effects, count, known)
+        is_next = count < len(needed) and not outcome.error and _key(outcome.call) == needed[count]
+        wrong = set() if is_next else wrong | {outcome.call.name}
+        count += is_next
+        if not outcome.error:
+            known.add(_key(outcome.call, outcome.result))
+    count = _skip_known(effects, count, known)
+    return count + (0.5 if count < len(needed) and reference.calls[count].name in wrong else 0.0)
+
+
+def _skip_known(effects: list[str], count: int, known: set[str]) -> int:
+    while count < len(effects) and effects[count] in known:
+        count += 1
+    return count
+
+
+def _key(call: ToolCall, result: Json = None) -> str:
+    return canonical([call.name, dict(call.arguments), result])

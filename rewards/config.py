@@ -1,0 +1,46 @@
+"""The rubrics by name: which parts each weighs, and how."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from rewards.calls import calls
+from rewards.format import format
+from rewards.penalty import errors, extra, idle, malformed
+from rewards.progress import progress
+from rewards.reward import Reward, Rubric
+
+PARTS: dict[str, Reward] = {
+    "format": format,
+    "progress": progress,
+    "calls": calls,
+    "errors": errors,
+    "malformed": malformed,
+    "idle": idle,
+    "extra": extra,
+}
+
+
+def _defaults() -> dict[str, dict[str, float]]:
+    # An idle user turn must cost more than its five errors at most, and a malformed message no less than an idle turn.
+    trying = {"progress": 0.5, "calls": 0.5, "errors": -0.05, "malformed": -0.3, "idle": -0.3, "extra": -0.02}
+    return {"format": {"format": 0.5}, "progress": trying}
+
+
+@dataclass(frozen=True)
+class RewardsConfig:
+    """`rubrics`: rubric name -> part name -> weight."""
+
+    rubrics: dict[str, dict[str, float]] = field(default_factory=_defaults)
+
+    def __post_init__(self) -> None:
+        for name, weights in self.rubrics.items():
+            for part in weights:
+                if part not in PARTS:
+                    raise ValueError(f"rubric {name!r} weighs {part!r}: no such part; there are: {', '.join(PARTS)}")
+            if not weights:
+                raise ValueError(f"rubric {name!r} weighs no part; give it one of: {', '.join(PARTS)}")
+
+
+def rubrics(config: RewardsConfig) -> dict[str, Rubric]:
+    return {name: Rubric(PARTS, weights) for name, weights in config.rubrics.items()}

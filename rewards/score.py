@@ -1,0 +1,117 @@
+"""Scores recorded calls: plays them through an environment and weighs what came of them, without any model."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import cast
+
+from envs.environment import Environment, environment
+from envs.types import CallOutcome, Json, Message, Stop, Task, ToolCall, Trajectory, Turn
+from rewards.config import RewardsConfig, rubrics
+from rewards.user_turns import user_turns
+
+SHAPE = '{"task_id": "shop/test/1/0", "turns": [[{"name": "price", "arguments": {"id": "i52"}}]]}'
+
+
+@dataclass(frozen=True, slots=True)
+class Recording:
+    """The calls made in each user turn of one episode."""
+
+    task_id: str
+    turns: tuple[tuple[ToolCall, ...], ...]
+
+
+def score_file(env_name: str, path: str) -> Iterator[dict[str, Json]]:
+    """Score a file of JSON lines. ValueError names the file, the line and the remedy."""
+    try:
+        lines = Path(path).read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeError) as error:
+        raise ValueError(f"{path}: cannot be read ({error}); give a text file with one JSON object per line") from error
+    for number, line in enumerate(lines, start=1):
+        if not line.strip():
+            continue
+        try:
+            yield score_line(env_name, line)
+        except ValueError as error:
+            raise ValueError(f"{path}, line {number}: {error}") from error
+
+
+def score_line(env_name: str, line: str) -> dict[str, Json]:
+    """Score one recorded episode under the default "progress" rubric; the form of `line` is SHAPE's."""
+    recording = _read(line)
+    task = _task(env_name, recording.task_id)
+    rubric = rubrics(RewardsConfig())["progress"]
+    trajectory = rubric(task, _play(environment(env_name).make(), task, recording))
+    turns = [turn.outcomes for turn in user_turns(task, trajectory)]
+    return {
+        "task_id": task.id,
+        "success": trajectory.success,
+        "reward": trajectory.reward,
+        "parts": dict(trajectory.parts),
+        "turns": [[_outcome(outcome) for outcome in outcomes] for outcomes in turns],
+        "errors": [
+            f"user turn {number}: {outcome.call.name}: {outcome.error}"
+            for number, outcomes in enumerate(turns, start=1)
+            for outcome in outcomes
+            if outcome.error
+        ],
+    }
+
+
+def _read(line: str) -> Recording:
+    try:
+        data = cast(Json, json.loads(line))
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"not JSON ({error}); each line must be like {SHAPE}") from error
+    match data:
+        case {"task_id": str(task_id), "turns": [*turns]} if all(isinstance(turn, list) for turn in turns):
+            calls = (tuple(map(_call, cast(list[Json], turn))) for turn in turns)
+            return Recording(task_id, tuple(calls))
+        case _:
+            raise ValueError(f"{line[:80]!r} has not the form {SHAPE}")
+
+
+def _call(value: Json) -> ToolCall:
+    match value:
+        case {"name": str(name), "arguments": dict(arguments)}:
+            return ToolCall(name, arguments)
+        case _:
+            raise ValueError(f"{str(value)[:80]!r} is no call; write one like in {SHAPE}")
+
+
+def _task(env_name: str, task_id: str) -> Task:
+    known = _tasks(env_name)
+    if task_id not in known:
+        raise ValueError(f"no task is called {task_id!r}; {env_name} has {len(known)}, such as {next(iter(known))!r}")
+    return known[task_id]
+
+
+@cache
+def _tasks(env_name: str) -> dict[str, Task]:
+    entry = environment(env_name)
+    pairs = [(split, level) for split in ("test", "validation", "train") for level in entry.levels]
+    return {task.id: task for split, level in pairs for task in entry.taskset(split, level)}
+
+
+def _play(env: Environment, task: Task, recording: Recording) -> Trajectory:
+    """One message per call, and an answer after each user turn; what comes after the episode's end is left out."""
+    env.reset(task)
+    turns: list[Turn] = []
+    done = False
+    for calls in recording.turns:
+        for message in (*[Message("assistant", "", (call,)) for call in calls], Message("assistant", "Done")):
+            if not done:
+                observation = env.step(message)
+                turns.append(Turn((), (), (), (), message, observation))
+                done = observation.done
+    env.close()
+    return Trajectory(f"{task.id}/recorded", task.id, tuple(turns), Stop.DONE if done else Stop.MAX_TURNS)
+
+
+def _outcome(outcome: CallOutcome) -> Json:
+    call: dict[str, Json] = {"name": outcome.call.name, "arguments": dict(outcome.call.arguments)}
+    return {**call, "error": outcome.error} if outcome.error else {**call, "result": outcome.result}

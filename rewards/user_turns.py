@@ -1,0 +1,51 @@
+"""A trajectory split where its user turns end, and which of them the policy solved."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+
+from envs.truth import Reference, canonical, references
+from envs.types import CallOutcome, Json, Task, Trajectory
+
+
+@dataclass(frozen=True, slots=True)
+class UserTurn:
+    """What happened in one user turn. `state` is None where it never ended."""
+
+    outcomes: tuple[CallOutcome, ...] = ()
+    num_malformed: int = 0
+    state: Json = None
+
+
+def user_turns(task: Task, trajectory: Trajectory) -> tuple[UserTurn, ...]:
+    """One entry per user turn of the task, those never reached included."""
+    turns: list[UserTurn] = []
+    now = UserTurn()
+    for turn in trajectory.turns:
+        signals = turn.observation.signals
+        now = UserTurn((*now.outcomes, *signals.outcomes), now.num_malformed + bool(signals.malformed), signals.state)
+        if signals.state is not None:
+            turns.append(now)
+            now = UserTurn()
+    missing = len(task.truth) - len(turns)
+    return (*turns, now, *[UserTurn()] * (missing - 1)) if missing > 0 else tuple(turns[: len(task.truth)])
+
+
+def solved(task: Task, trajectory: Trajectory) -> tuple[bool, ...]:
+    """Per user turn: it ended in the reference's state, and every reference result had been seen by then.
+
+    Environment Tuning (2510.10197, 3.4): r_state * r_exec; results are contained as a multiset, in any order, in all
+    the results so far.
+    """
+    seen: Counter[str] = Counter()
+    verdicts: list[bool] = []
+    for reference, turn in zip(references(task), user_turns(task, trajectory), strict=True):
+        seen.update(canonical(outcome.result) for outcome in turn.outcomes if not outcome.error)
+        verdicts.append(_is_solved(reference, turn, seen))
+    return tuple(verdicts)
+
+
+def _is_solved(reference: Reference, turn: UserTurn, seen: Counter[str]) -> bool:
+    same_state = turn.state is not None and canonical(turn.state) == canonical(reference.state)
+    return same_state and Counter(map(canonical, reference.results)) <= seen

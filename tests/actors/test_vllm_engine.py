@@ -1,0 +1,208 @@
+import asyncio
+import math
+import os
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from transformers import AutoModelForCausalLM
+
+from actors.engine import EngineError, PromptTooLong, Sampling
+from actors.engine_pool import WeightsRefused
+from actors.vllm_engine import VLLMConfig, VLLMEngine, end_tokens
+from envs.types import Span
+from learner import publish
+from learner.model import prepare
+
+# <|im_start|>user, "Name three colours.", <|im_end|>, <|im_start|>assistant
+CHAT = [1, 4093, 198, 5820, 1296, 14797, 30, 2, 198, 1, 520, 9531, 198]
+
+
+@pytest.mark.parametrize(
+    ("files", "expected"),
+    [
+        ({"generation_config.json": '{"eos_token_id": [7, 9]}', "config.json": '{"eos_token_id": 2}'}, (7, 9)),
+        ({"generation_config.json": "{}", "config.json": '{"eos_token_id": 2}'}, (2,)),
+        ({"config.json": '{"eos_token_id": 2}'}, (2,)),
+    ],
+)
+def test_end_tokens_come_from_the_model_folder(tmp_path, files, expected):
+    for name, text in files.items():
+        (tmp_path / name).write_text(text)
+    assert end_tokens(tmp_path) == expected
+
+
+def test_a_model_without_an_end_token_is_refused(tmp_path):
+    with pytest.raises(ValueError, match="eos_token_id"):
+        end_tokens(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "values",
+    [{"max_num_seqs": 0}, {"kv_cache_gb": -1.0}, {"gpu_memory_utilization": 1.5}, {"dtype": "int4"}, {"threads": -1}],
+)
+def test_a_config_names_what_is_wrong_with_it(values):
+    ((name, value),) = values.items()
+    with pytest.raises(ValueError, match=rf"actors.engine.{name} is {value!r}"):
+        VLLMConfig(**values)
+
+
+def descendants(pid: int) -> set[int]:
+    children: dict[int, list[int]] = {}
+    for status in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            fields = status.read_text().rpartition(")")[2].split()
+        except OSError:
+            continue
+        children.setdefault(int(fields[1]), []).append(int(status.parent.name))
+    found = set(children.get(pid, []))
+    return found.union(*(descendants(child) for child in found))
+
+
+def is_gone(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
+    except OSError:
+        return True
+
+
+class Reference:
+    """The same model in plain transformers."""
+
+    def __init__(self, folder: Path) -> None:
+        self.model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.bfloat16)
+
+    def tensors(self) -> dict[str, torch.Tensor]:
+        return {name: tensor.clone() for name, tensor in self.model.state_dict().items() if name != "lm_head.weight"}
+
+    def greedy(self, prompt: list[int], count: int) -> tuple[int, ...]:
+        batch = torch.tensor([prompt])
+        out = self.model.generate(batch, max_new_tokens=count, do_sample=False, attention_mask=torch.ones_like(batch))
+        return tuple(out[0, len(prompt) :].tolist())
+
+    @torch.no_grad()
+    def logprobs(self, prompt: list[int], action: tuple[int, ...], temperature: float) -> torch.Tensor:
+        logits = self.model(torch.tensor([prompt + list(action)])).logits[0, len(prompt) - 1 : -1].float()
+        return torch.log_softmax(logits / temperature, -1).gather(1, torch.tensor(action)[:, None])[:, 0]
+
+
+def perturbed(tensors: dict[str, torch.Tensor], scale: float) -> dict[str, torch.Tensor]:
+    rng = torch.Generator().manual_seed(5)
+    noise = {name: torch.randn(tensor.shape, generator=rng) for name, tensor in tensors.items()}
+    return {name: (x * (1 + scale * noise[name])).to(x.dtype) for name, x in tensors.items()}
+
+
+@pytest.mark.e2e
+async def test_the_life_of_an_engine(tmp_path, tmp_path_factory):
+    """One start, since it takes long: sampling, three publications, a damaged one, a broken one, the end."""
+    folder = prepare("smollm2", tmp_path_factory.getbasetemp().parent / "models")
+    reference = Reference(folder)
+    before = descendants(os.getpid())
+    engine = VLLMEngine(VLLMConfig(kv_cache_gb=1.0, max_model_len=1024), model=str(folder), seed=1)
+    processes = descendants(os.getpid()) - before
+    try:
+        await check_sampling(engine, reference)
+        await check_prompt_limits(engine)
+        await check_load(engine, reference, tmp_path)
+        await check_load_in_flight(engine, reference, tmp_path)
+        await check_damaged(engine, reference, tmp_path)
+        await check_broken(engine, reference, tmp_path)
+    finally:
+        await engine.close()
+    deadline = time.monotonic() + 20
+    while not all(map(is_gone, processes)) and time.monotonic() < deadline:
+        await asyncio.sleep(0.1)
+    assert [pid for pid in processes if not is_gone(pid)] == []
+
+
+def prompt(length: int, seed: int = 0) -> list[int]:
+    return torch.randint(1000, 40000, (length,), generator=torch.Generator().manual_seed(seed)).tolist()
+
+
+async def check_sampling(engine: VLLMEngine, reference: Reference) -> None:
+    for temperature in (1.0, 0.5):
+        sampling = Sampling(temperature=temperature, max_tokens=32, seed=3)
+        completion = await engine.generate(prompt(200), sampling, session="s")
+        assert len(completion.logprobs) == len(completion.tokens)
+        assert completion.versions == (Span(0, 0, len(completion.tokens)),)
+        expected = reference.logprobs(prompt(200), completion.tokens, temperature)
+        assert (torch.tensor(completion.logprobs) - expected).abs().mean() < 0.05
+        assert await engine.generate(prompt(200), sampling, session="again") == completion
+    cut = await engine.generate(prompt(200), Sampling(max_tokens=4, seed=3), session="s")
+    assert (cut.finish, len(cut.tokens)) == ("length", 4)
+    ended = await engine.generate(CHAT, Sampling(temperature=0, max_tokens=300), session="s")
+    assert (ended.finish, ended.tokens[-1]) == ("stop", 2)
+
+
+async def check_prompt_limits(engine: VLLMEngine) -> None:
+    with pytest.raises(PromptTooLong, match="1024"):
+        await engine.generate(prompt(1024), Sampling(), session="s")
+    last = await engine.generate(prompt(1023), Sampling(max_tokens=8), session="s")
+    assert len(last.tokens) == 1
+
+
+async def check_load(engine: VLLMEngine, reference: Reference, folder: Path) -> None:
+    """New weights are served as transformers serves them, also for a prompt whose old prefix was cached."""
+    greedy = Sampling(temperature=0, max_tokens=12)
+    old = await engine.generate(prompt(300), greedy, session="s")
+    new = perturbed(reference.tensors(), 0.05)
+    began = time.monotonic()
+    weights = publish.publish(new.items(), 3, str(folder))
+    published = time.monotonic()
+    await engine.load(weights)
+    print(f"publish {published - began:.2f} s, load {time.monotonic() - published:.2f} s")
+    reference.model.load_state_dict(new, strict=False)
+    completion = await engine.generate(prompt(300), greedy, session="s")
+    assert completion.tokens != old.tokens
+    assert completion.versions == (Span(3, 0, 12),)
+    expected = reference.logprobs(prompt(300), completion.tokens, 1.0)
+    assert (torch.tensor(completion.logprobs) - expected).abs().mean() < 0.05
+    assert completion.tokens[:4] == reference.greedy(prompt(300), 4)
+    assert (await engine.stats()).version == 3
+
+
+async def check_load_in_flight(engine: VLLMEngine, reference: Reference, folder: Path) -> None:
+    weights = publish.publish(perturbed(reference.tensors(), 0.01).items(), 4, str(folder))
+    sampling = Sampling(temperature=1.5, max_tokens=250, seed=1)
+    calls = [asyncio.create_task(engine.generate(prompt(50, n), sampling, session=f"s{n}")) for n in range(4)]
+    await engine.generate(prompt(20), Sampling(temperature=1.5, max_tokens=20, seed=1), session="first")
+    await engine.load(weights)
+    completions = await asyncio.gather(*calls)
+    assert any([span.version for span in completion.versions] == [3, 4] for completion in completions)
+    for completion in completions:
+        assert completion.versions[-1].stop == len(completion.tokens)
+        assert all(map(math.isfinite, completion.logprobs))
+
+
+async def check_damaged(engine: VLLMEngine, reference: Reference, folder: Path) -> None:
+    weights = publish.publish(reference.tensors().items(), 5, str(folder))
+    shard = next(Path(weights.where).glob("*.safetensors"))
+    with shard.open("r+b") as file:
+        file.seek(10**6)
+        byte = file.read(1)
+        file.seek(10**6)
+        file.write(bytes([byte[0] ^ 1]))
+    with pytest.raises(WeightsRefused, match="checksum"):
+        await engine.load(weights)
+    assert engine.is_usable
+    completion = await engine.generate(prompt(50), Sampling(max_tokens=4), session="s")
+    assert completion.versions[-1].version == 4
+
+
+async def check_broken(engine: VLLMEngine, reference: Reference, folder: Path) -> None:
+    """An intact artefact of half a model fails in the middle: whoever waits is told; nothing is served after it."""
+    half = dict(list(reference.tensors().items())[:100])
+    weights = publish.publish(half.items(), 6, str(folder))
+    sampling = Sampling(temperature=1.5, max_tokens=900, seed=1)
+    waiting = asyncio.create_task(engine.generate(prompt(50), sampling, session="s"))
+    await asyncio.sleep(0)
+    with pytest.raises(EngineError, match="loading version 6 failed"):
+        await engine.load(weights)
+    with pytest.raises(EngineError, match="unusable"):
+        await waiting
+    assert not engine.is_usable
+    with pytest.raises(EngineError, match="unusable"):
+        await engine.load(weights)
+    with pytest.raises(EngineError, match="must be replaced"):
+        await engine.generate(prompt(50), sampling, session="s")

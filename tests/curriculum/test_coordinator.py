@@ -1,0 +1,151 @@
+import random
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from curriculum.config import CurriculumConfig, GateConfig, StageConfig
+from curriculum.coordinator import Coordinator, Kind, assignment_seed
+from curriculum.gate import StepFacts
+from envs.types import Assignment, Group, Message, Stop, Task, Trajectory
+
+TASKS = {level: [Task(f"{level}-{at}", "shop", level, (), (), {}, ()) for at in range(6)] for level in ("1", "2")}
+NEVER = GateConfig(plateau_validations=99)
+CONFIG = CurriculumConfig(
+    [
+        StageConfig("syntax", {"1": 1.0}, reward="format", augmentation=1.0, max_steps=3, gate=NEVER),
+        StageConfig(
+            "solve", {"1": 1.0, "2": 2.0}, sampler="frontier", group_size=4, gate=GateConfig(min_validation=0.9)
+        ),
+    ]
+)
+
+
+def coordinator(config: CurriculumConfig = CONFIG, *, seed: int = 7) -> Coordinator:
+    return Coordinator(config, env="shop", tasks=TASKS, seed=seed)
+
+
+def played(assignment: Assignment, solved: int, *, faulted: int = 0, num: int = 4) -> Group:
+    task_id = assignment.task.id
+    good = [Trajectory(f"{assignment.id}-{at}", task_id, (), Stop.DONE, success=at < solved) for at in range(num)]
+    bad = [Trajectory(f"{assignment.id}-f{at}", task_id, (), Stop.FAULT, fault="killed") for at in range(faulted)]
+    return Group(assignment, (*good, *bad))
+
+
+async def run(one: Coordinator, steps: range, order: random.Random | None = None) -> list[Assignment]:
+    """Three assignments a step; success depends on the id alone, the order of observing on `order`."""
+    handed = []
+    for step in steps:
+        fresh = [await one.next() for _ in range(3)]
+        handed += fresh
+        if order:
+            order.shuffle(fresh)
+        for assignment in fresh:
+            await one.observe(played(assignment, assignment.id % 5))
+        await one.advance(StepFacts(step, "", 1.0, 0.1))
+    return handed
+
+
+async def test_ids_count_up_and_an_assignment_carries_its_stage():
+    one = coordinator()
+    first, second = await one.next(), await one.next()
+    assert (first.id, second.id) == (0, 1)
+    assert (first.stage, first.reward, first.augmentation, first.group_size) == ("syntax", "format", 1.0, 8)
+    assert first.reason == "stage 'syntax', level '1' (share 1.00), uniform: task 1 of 6 in pass 1"
+    assert first.seed == assignment_seed(7, 0) != second.seed
+
+
+def test_seeds_are_stable_and_fit_31_bits():
+    assert assignment_seed(0, 0) == 1735201683
+    assert all(0 <= assignment_seed(3, at) < 2**31 for at in range(1000))
+
+
+@settings(max_examples=20, deadline=None)
+@given(st.integers(0, 2**32))
+async def test_the_order_of_observing_changes_nothing(shuffle):
+    assert await run(coordinator(), range(8)) == await run(coordinator(), range(8), random.Random(shuffle))
+
+
+async def test_observations_count_only_once_committed():
+    one, other = coordinator(), coordinator()
+    await run(one, range(4))
+    await run(other, range(4))
+    late = await one.next(), await one.next()
+    await other.next(), await other.next()
+    for assignment in late:
+        await one.observe(played(assignment, 2))
+    assert [await one.next() for _ in range(5)] == [await other.next() for _ in range(5)]
+
+
+@pytest.mark.parametrize("cut", [0, 2, 3, 6])
+async def test_a_restored_coordinator_has_the_same_future(cut):
+    one = coordinator()
+    await run(one, range(cut))
+    await one.observe(played(await one.next(), 1))  # observed, not committed
+    other = coordinator()
+    await other.restore(await one.state())
+    assert await one.state() == await other.state()
+    assert await run(one, range(cut, 12)) == await run(other, range(cut, 12))
+    assert await one.state() == await other.state()
+    assert await one.story() == await other.story()
+
+
+async def test_a_gate_that_never_fires_ends_by_max_steps():
+    one = coordinator()
+    handed = await run(one, range(1, 6))
+    assert [assignment.stage for assignment in handed] == ["syntax"] * 9 + ["solve"] * 6
+    story = await one.story()
+    assert [(record.step, record.stage, record.kind) for record in story.records] == [
+        (0, "syntax", Kind.STARTED),
+        (3, "solve", Kind.ADVANCED),
+    ]
+    assert "3 steps are the most" in story.records[-1].reason
+    assert story.steps == {"syntax": 3, "solve": 2}
+
+
+async def test_the_last_stage_finishes_once_and_goes_on():
+    one = coordinator()
+    await run(one, range(1, 4))
+    assert (await one.advance(StepFacts(4, "solve", 1.0, 0.95))).advance
+    assert not (await one.advance(StepFacts(5, "solve", 1.0, 0.95))).advance
+    status = await one.status()
+    assert (status.stage, status.index, status.step_in_stage, status.is_finished) == ("solve", 1, 2, True)
+    assert (await one.next()).stage == "solve"
+    assert [record.kind for record in (await one.story()).records] == [Kind.STARTED, Kind.ADVANCED, Kind.FINISHED]
+
+
+async def test_faults_and_expert_starts_are_no_evidence():
+    one = coordinator()
+    first, second, third = [await one.next() for _ in range(3)]
+    await one.observe(played(first, 0, num=0, faulted=4))
+    await one.observe(played(Assignment(second.id, second.task, "", 0, "", 4, (Message("assistant", "x"),)), 4))
+    await one.advance(StepFacts(1, "syntax", 1.0))
+    assert (await one.status()).tried == 0
+    await one.observe(played(third, 1, faulted=3))
+    await one.advance(StepFacts(2, "syntax", 1.0))
+    status = await one.status()
+    assert (status.tried, status.solved) == (1, 1)
+
+
+async def test_a_group_observed_twice_counts_once():
+    one, other = coordinator(), coordinator()
+    for curriculum, times in ((one, 2), (other, 1)):
+        group = played(await curriculum.next(), 3)
+        for _ in range(times):
+            await curriculum.observe(group)
+        await curriculum.advance(StepFacts(1, "syntax", 1.0))
+    assert await one.state() == await other.state()
+
+
+async def test_what_cannot_be_is_refused():
+    one = coordinator()
+    with pytest.raises(ValueError, match="assignment 3 was never handed out"):
+        await one.observe(played(Assignment(3, TASKS["1"][0], "", 0, "", 4), 0))
+    await one.advance(StepFacts(5, "syntax", 1.0))
+    with pytest.raises(ValueError, match="step 5 is not after step 5"):
+        await one.advance(StepFacts(5, "syntax", 1.0))
+    with pytest.raises(ValueError, match="seed 7"):
+        await coordinator(seed=8).restore(await one.state())
+    renamed = CurriculumConfig([StageConfig("other", {"1": 1.0})])
+    with pytest.raises(ValueError, match="stage 'syntax'; there are: other"):
+        await coordinator(renamed).restore(await one.state())

@@ -1,0 +1,148 @@
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from envs.types import Assignment, Author, Group, Message, Observation, Span, Stop, Task, Trajectory, Turn
+from learner.batch import Batch, assemble, flatten
+from learner.credit import mean
+from learner.forward import attention_mask
+
+TASK = Task("t", "shop", "easy", (), (), {}, ())
+SYSTEM = (1, 1, 2)
+
+
+def turn(context: Sequence[int], action: Sequence[int], author: Author = Author.POLICY) -> Turn:
+    # A log-probability that tells of its token and place, so that a slip of one shows.
+    logprobs = tuple(-(token + place / 100) for place, token in enumerate(action)) if author is Author.POLICY else ()
+    spans = (Span(0, 0, len(action)),)
+    return Turn(tuple(context), tuple(action), logprobs, spans, Message("assistant", ""), Observation(()), author)
+
+
+def trajectory(*turns: Turn, reward: float = 0.0, stop: Stop = Stop.DONE) -> Trajectory:
+    return Trajectory("a", "t", turns, stop, reward=reward)
+
+
+def group(*trajectories: Trajectory) -> Group:
+    return Group(Assignment(0, TASK, "one", 0.0, "solve", len(trajectories)), trajectories)
+
+
+def actions(batch: Batch) -> list[tuple[int, float, float]]:
+    """(target, logprob, advantage) of every entry of every rank, sorted."""
+    micros = [micro for shard in batch.shards for micro in shard]
+    return sorted(
+        (int(target), round(float(logprob), 3), round(float(advantage), 3))
+        for micro in micros
+        for target, logprob, advantage in zip(micro.targets_A, micro.logprobs_A, micro.advantages_A, strict=True)
+    )
+
+
+def test_flatten_joins_the_turns():
+    sample = flatten(trajectory(turn([1, 2], [3, 4]), turn([5], [6])), [0.5, -1.0])
+    assert sample.tokens == (1, 2, 3, 4, 5, 6)
+    assert sample.mask == (False, False, True, True, False, True)
+    assert sample.logprobs == (0, 0, -3.0, -4.01, 0, -6.0)
+    assert sample.advantages == (0, 0, 0.5, 0.5, 0, -1.0)
+
+
+def test_an_experts_turn_is_masked_unless_its_advantage_says_otherwise():
+    episode = trajectory(turn([1], [2], Author.EXPERT), turn([3], [4]))
+    assert flatten(episode, [0.0, 1.0]).mask == (False, False, False, True)
+    assert flatten(episode, [1.0, 1.0]).mask == (False, True, False, True)
+
+
+def test_what_cannot_be_trained_on_is_refused():
+    broken = Turn((1,), (2, 3), (-1.0,), (), Message("assistant", ""), Observation(()))
+    with pytest.raises(ValueError, match="1 logprobs for 2 tokens"):
+        flatten(trajectory(broken), [1.0])
+    with pytest.raises(ValueError, match="begins with an action"):
+        flatten(trajectory(turn([], [2])), [1.0])
+    with pytest.raises(ValueError, match="2 advantages for 1 turns"):
+        flatten(trajectory(turn([1], [2])), [1.0, 1.0])
+    with pytest.raises(ValueError, match="no action token"):
+        assemble([group(trajectory(turn([1], [2]), stop=Stop.FAULT))], mean)
+    with pytest.raises(ValueError, match="'tokens'"):
+        assemble([group(trajectory(turn([1], [2])))], mean, aggregation="tokens")
+
+
+def test_siblings_that_sampled_alike_share_tokens_but_not_targets():
+    batch = assemble([group(trajectory(turn([1], [2]), reward=1.0), trajectory(turn([1], [2])))], mean)
+    ((micro,),) = batch.shards
+    assert micro.tokens_T.tolist() == [1, 2]
+    assert (micro.sources_A.tolist(), micro.targets_A.tolist()) == ([0, 0], [2, 2])
+    assert micro.advantages_A.tolist() == [0.5, -0.5]
+
+
+def test_the_weights_of_both_aggregations():
+    siblings = group(trajectory(turn([1], [2, 3, 4]), reward=1.0), trajectory(turn([1], [5])))
+    ((by_token,),) = assemble([siblings], mean, aggregation="token").shards
+    ((by_sequence,),) = assemble([siblings], mean, aggregation="sequence").shards
+    assert by_token.weights_A.tolist() == [0.25] * 4
+    assert by_sequence.weights_A.tolist() == pytest.approx([1 / 6] * 3 + [1 / 2])
+
+
+def test_ranks_without_work_get_padding():
+    batch = assemble([group(trajectory(turn([1], [2])))], mean, num_ranks=3)
+    assert [[micro.num_actions for micro in shard] for shard in batch.shards] == [[1], [0], [0]]
+    assert [[micro.num_tokens for micro in shard] for shard in batch.shards] == [[2], [1], [1]]
+    assert batch.num_tokens == 2
+
+
+def test_a_trajectory_over_the_budget_is_whole_and_alone():
+    long, short = trajectory(turn([1], range(2, 52)), reward=1.0), trajectory(turn([1], [2]))
+    batch = assemble([group(long, short)], mean, max_tokens=10)
+    assert sorted(micro.num_tokens for micro in batch.shards[0]) == [2, 51]
+
+
+def test_ranks_are_balanced():
+    groups = [
+        group(*(trajectory(turn([g] * 20, [k] * (5 + 3 * g)), reward=k) for k in range(100, 104))) for g in range(8)
+    ]
+    batch = assemble(groups, mean, num_ranks=2, max_tokens=100)
+    loads = [sum(micro.num_tokens for micro in shard) for shard in batch.shards]
+    assert max(loads) / min(loads) < 1.15
+
+
+tokens = st.lists(st.integers(3, 6), min_size=1, max_size=6)
+turns = st.lists(st.builds(turn, tokens, tokens), min_size=1, max_size=3)
+trajectories = st.builds(
+    lambda first, rest, reward, stop: trajectory(
+        turn([*SYSTEM, *first.context], first.action), *rest, reward=reward, stop=stop
+    ),
+    st.builds(turn, tokens, tokens),
+    turns,
+    st.sampled_from([0.0, 0.5, 1.0]),
+    st.sampled_from([Stop.DONE, Stop.DONE, Stop.MAX_TURNS, Stop.FAULT]),
+)
+groups = st.lists(st.lists(trajectories, min_size=2, max_size=4).map(lambda all: group(*all)), min_size=1, max_size=4)
+
+
+@settings(max_examples=50, deadline=None)
+@given(groups, st.integers(1, 4), st.integers(10, 60), st.sampled_from(["token", "sequence"]))
+def test_a_batch_holds_every_action_once(siblings: list[Group], num_ranks: int, max_tokens: int, aggregation: str):
+    sound = [one for group in siblings for one in group.trajectories if one.stop is not Stop.FAULT]
+    if not sound:
+        return
+    batch = assemble(siblings, mean, num_ranks=num_ranks, max_tokens=max_tokens, aggregation=aggregation)
+    micros = [micro for shard in batch.shards for micro in shard]
+    expected = [
+        (token, round(float(np.float32(logprob)), 3))
+        for one in sound
+        for turn in one.turns
+        for token, logprob in zip(turn.action, turn.logprobs, strict=True)
+    ]
+    assert Counter((target, logprob) for target, logprob, _ in actions(batch)) == Counter(expected)
+    assert batch.num_actions == len(expected)
+    assert len({len(shard) for shard in batch.shards}) == 1 and len(batch.shards) == num_ranks
+    assert sum(float(micro.weights_A.sum()) for micro in micros) == pytest.approx(1, rel=1e-5)
+    assert all(micro.num_tokens <= max(max_tokens, max(one.num_tokens for one in sound)) for micro in micros)
+    for micro in micros:
+        mask = attention_mask(micro.segments_S3)[0, 0].numpy()
+        for source, target in zip(micro.sources_A, micro.targets_A, strict=True):
+            is_next = mask[:, source] & (micro.positions_T == micro.positions_T[source] + 1)
+            assert target in micro.tokens_T[is_next]

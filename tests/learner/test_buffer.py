@@ -1,0 +1,95 @@
+"""The buffer's promises: bounded lag, places refilled, nothing counted twice."""
+
+import asyncio
+from dataclasses import replace
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from envs.types import Assignment, Group, Message, Observation, Span, Stop, Task, Trajectory, Turn
+from learner.buffer import Buffer, Verdict
+
+TASK = Task("t", "shop", "1", (), (), {}, ())
+ASSIGNMENT = Assignment(0, TASK, "s", 0.0, "progress", 2)
+
+
+def group(number: int, version: int, rewards: tuple[float, ...] = (0.0, 1.0)) -> Group:
+    turn = Turn((1,), (2,), (-0.5,), (Span(version, 0, 1),), Message("assistant", ""), Observation(()))
+    trajectories = (Trajectory(f"{number}-{k}", "t", (turn,), Stop.DONE, reward=r) for k, r in enumerate(rewards))
+    return Group(replace(ASSIGNMENT, id=number), tuple(trajectories))
+
+
+async def admitted(buffer: Buffer) -> int:
+    count = 0
+    while True:
+        try:
+            await asyncio.wait_for(buffer.admit(), 0.01)
+        except TimeoutError:
+            return count
+        count += 1
+
+
+async def test_synchronous_admits_one_batch_and_waits_for_the_version() -> None:
+    buffer = Buffer(groups_per_batch=3, max_lag=0, max_refills=9)
+    assert await admitted(buffer) == 3
+    for number in (2, 0, 1):
+        assert await buffer.put(group(number, 0)) is Verdict.ACCEPTED
+    assert [g.assignment.id for g in await buffer.take()] == [0, 1, 2]
+    assert await admitted(buffer) == 0
+    await buffer.advance(1)
+    assert await admitted(buffer) == 3
+
+
+async def test_a_group_without_signal_is_refilled() -> None:
+    buffer = Buffer(groups_per_batch=2, max_lag=0, max_refills=9)
+    await admitted(buffer)
+    assert await buffer.put(group(0, 0, (1.0, 1.0))) is Verdict.FILTERED
+    assert await admitted(buffer) == 1
+
+
+async def test_refills_end_and_the_batch_is_smaller() -> None:
+    buffer = Buffer(groups_per_batch=2, max_lag=0, max_refills=1)
+    await admitted(buffer)
+    for number in range(2):
+        await buffer.put(group(number, 0, (1.0, 1.0)))
+    assert await admitted(buffer) == 1
+    await buffer.put(group(2, 0))
+    assert [g.assignment.id for g in await buffer.take()] == [2]
+
+
+async def test_too_old_is_dropped_when_handed_in_and_when_weights_advance() -> None:
+    buffer = Buffer(groups_per_batch=2, max_lag=1, max_refills=9)
+    assert await admitted(buffer) == 4
+    await buffer.put(group(0, 0))
+    assert await buffer.advance(1) == ()
+    assert [g.assignment.id for g in await buffer.advance(2)] == [0]
+    assert await buffer.put(group(1, 0)) is Verdict.STALE
+    assert await buffer.put(group(2, 1)) is Verdict.ACCEPTED
+
+
+async def test_restore_keeps_groups_and_admits_only_the_rest() -> None:
+    buffer = Buffer(groups_per_batch=2, max_lag=1, max_refills=9)
+    await admitted(buffer)
+    await buffer.put(group(0, 0))
+    other = Buffer(groups_per_batch=2, max_lag=1, max_refills=9)
+    other.restore(buffer.state())
+    assert await admitted(other) == 3
+
+
+@pytest.mark.parametrize("max_lag", [0, 1, 3])
+@given(lags=st.lists(st.integers(0, 5), min_size=1, max_size=40))
+@settings(max_examples=30, deadline=None)
+def test_nothing_taken_is_older_than_max_lag(max_lag: int, lags: list[int]) -> None:
+    async def play() -> None:
+        buffer = Buffer(groups_per_batch=1, max_lag=max_lag, max_refills=9)
+        version = 0
+        for number, age in enumerate(lags):
+            await buffer.put(group(number, max(0, version - age)))
+            if buffer.num_ready:
+                taken = await buffer.take()
+                assert all(version - g.version <= max_lag for g in taken)
+            version += 1
+            await buffer.advance(version)
+
+    asyncio.run(play())

@@ -1,0 +1,103 @@
+from __future__ import annotations
+
+import math
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from envs.types import Assignment, Author, Group, Message, Observation, Span, Stop, Task, Trajectory, Turn
+from learner.credit import CREDITS, grpo, mean, rloo, success
+
+
+def turn(author: Author = Author.POLICY) -> Turn:
+    return Turn((1,), (2,), (-0.5,), (Span(0, 0, 1),), Message("assistant", ""), Observation(()), author)
+
+
+def group(*rewards: float, faults: tuple[int, ...] = (), num_turns: int = 1) -> Group:
+    task = Task("t", "shop", "easy", (), (), {}, ())
+    return Group(
+        Assignment(0, task, "one", 0.0, "solve", len(rewards)),
+        tuple(
+            Trajectory(
+                id=f"{index}",
+                task_id="t",
+                turns=(turn(),) * num_turns,
+                stop=Stop.FAULT if index in faults else Stop.DONE,
+                reward=reward,
+                success=reward >= 1,
+            )
+            for index, reward in enumerate(rewards)
+        ),
+    )
+
+
+def firsts(advantages: tuple[tuple[float, ...], ...]) -> list[float]:
+    return [entry[0] for entry in advantages if entry]
+
+
+def test_hand_values():
+    siblings = group(1.0, 0.0, 0.0, 1.0)
+    assert firsts(mean(siblings)) == [0.5, -0.5, -0.5, 0.5]
+    assert firsts(grpo(siblings)) == pytest.approx([1, -1, -1, 1], rel=1e-5)
+    assert firsts(rloo(siblings)) == pytest.approx([2 / 3, -2 / 3, -2 / 3, 2 / 3])
+
+
+def test_every_turn_of_the_policy_has_the_advantage_and_an_experts_has_none():
+    siblings = group(1.0, 0.0, num_turns=3)
+    mixed = Trajectory("x", "t", (turn(Author.EXPERT), turn()), Stop.DONE, reward=1.0)
+    assert mean(siblings) == ((0.5, 0.5, 0.5), (-0.5, -0.5, -0.5))
+    assert mean(Group(siblings.assignment, (mixed, siblings.trajectories[1])))[0] == (0.0, 0.5)
+
+
+@pytest.mark.parametrize("name", sorted(CREDITS))
+def test_a_faulted_sibling_gets_nothing_and_moves_nothing(name: str):
+    credit = CREDITS[name]
+    with_fault = credit(group(1.0, 77.0, 0.0, faults=(1,)))
+    assert with_fault[1] == ()
+    assert (with_fault[0], with_fault[2]) == credit(group(1.0, 0.0))
+
+
+@pytest.mark.parametrize("name", ["grpo", "mean", "rloo"])
+@pytest.mark.parametrize("rewards", [(0.3, 0.3, 0.3), (0.1 + 0.2, 0.3), (5.0,)])
+def test_no_signal_is_exactly_zero(name: str, rewards: tuple[float, ...]):
+    assert set(firsts(CREDITS[name](group(*rewards)))) == {0.0}
+
+
+def test_a_group_of_faults_has_no_credit():
+    assert grpo(group(0.0, 1.0, faults=(0, 1))) == ((), ())
+
+
+def test_success_keeps_successes_alone():
+    assert success(group(1.0, 0.5, 1.0, faults=(2,), num_turns=2)) == ((1.0, 1.0), (), ())
+
+
+def test_a_reward_that_is_no_number_is_refused():
+    with pytest.raises(ValueError, match="'1' has the reward nan"):
+        grpo(group(1.0, math.nan))
+
+
+rewards = st.lists(st.floats(-10, 10), min_size=2, max_size=16)
+
+
+@given(rewards)
+def test_advantages_sum_to_zero(values: list[float]):
+    for credit in (mean, rloo, grpo):
+        assert sum(firsts(credit(group(*values)))) == pytest.approx(0, abs=1e-6)
+
+
+@given(rewards, st.floats(-5, 5))
+def test_a_shift_of_all_rewards_changes_nothing(values: list[float], shift: float):
+    # On a grid, so that no spread lies at the edge of what counts as signal.
+    grid = [round(value, 2) for value in values]
+    moved = [value + shift for value in grid]
+    for credit in (mean, rloo, grpo):
+        assert firsts(credit(group(*moved))) == pytest.approx(firsts(credit(group(*grid))), abs=1e-6)
+
+
+@given(rewards)
+def test_rloo_is_the_reward_less_the_others_mean(values: list[float]):
+    grid = [round(value, 2) for value in values]
+    others = [(sum(grid) - value) / (len(grid) - 1) for value in grid]
+    expected = [value - other for value, other in zip(grid, others, strict=True)]
+    assert firsts(rloo(group(*grid))) == pytest.approx(expected, abs=1e-9)

@@ -1,0 +1,206 @@
+import random
+from collections.abc import Iterable
+from dataclasses import replace
+
+import pytest
+
+from envs.augmentation import Augmented, load_rules
+from envs.environment import Environment
+from envs.shop import LEVELS, RULES, Shop, oracle, taskset
+from envs.shop.tasks import call_message
+from envs.shop.world import NAMES
+from envs.truth import references
+from envs.types import CallOutcome, Json, Message, Observation, Signals, Stop, Task, ToolCall, Trajectory, Turn
+from rewards.config import PARTS, RewardsConfig, rubrics
+from rewards.reward import Rubric
+
+RUBRICS = rubrics(RewardsConfig())
+BAD = Message("assistant", "<tool_call>", malformed="bad JSON")
+ANSWER = Message("assistant", "ok")
+LOOK, SEE = ToolCall("look", {"at": "a"}), ToolCall("see", {"id": 1})
+TOY = Task(
+    "toy/0", "toy", "1", (), (), {},
+    (
+        {"calls": [{"name": "look", "arguments": {"at": "a"}}, {"name": "see", "arguments": {"id": 1}}],
+         "results": ["A", "B"], "state": {"n": 0}},
+        {"calls": [{"name": "put", "arguments": {}}], "results": ["C"], "state": {"n": 1}},
+    ),
+)  # fmt: skip
+
+
+def play(env: Environment, task: Task, messages: Iterable[Message]) -> Trajectory:
+    env.reset(task)
+    turns: list[Turn] = []
+    for message in messages:
+        observation = env.step(message)
+        turns.append(Turn((), (), (), (), message, observation))
+        if observation.done:
+            return Trajectory("t", task.id, tuple(turns), Stop.DONE)
+    return Trajectory("t", task.id, tuple(turns), Stop.MAX_TURNS)
+
+
+def scored(task: Task, messages: Iterable[Message]) -> Trajectory:
+    return RUBRICS["progress"](task, play(Shop(), task, messages))
+
+
+def ran(*outcomes: CallOutcome, state: Json = None, malformed: str = "") -> Turn:
+    return Turn((), (), (), (), ANSWER, Observation((), False, Signals(outcomes, malformed, state)))
+
+
+def toy(*turns: Turn, stop: Stop = Stop.DONE) -> Trajectory:
+    return RUBRICS["progress"](TOY, Trajectory("t", TOY.id, turns, stop))
+
+
+def good(call: ToolCall, result: Json) -> CallOutcome:
+    return CallOutcome(call, result)
+
+
+def wrong(name: str) -> CallOutcome:
+    return CallOutcome(ToolCall(name, {"at": "z"}), None, "bad")
+
+
+PUT = good(ToolCall("put", {}), "C")
+FIRST = (ran(good(LOOK, "A")), ran(good(SEE, "B")), ran(state={"n": 0}))
+SECOND = (ran(PUT), ran(state={"n": 1}))
+
+
+def test_the_reference_calls_earn_everything():
+    trajectory = toy(*FIRST, *SECOND)
+    assert trajectory.success and trajectory.reward == 1.0 and trajectory.turn_rewards == (1.0, 1.0)
+    assert trajectory.parts == {
+        "format": 2.0, "progress": 1.0, "calls": 1.0, "errors": 0, "malformed": 0, "idle": 0, "extra": 0,
+    }  # fmt: skip
+
+
+def test_a_user_turn_counts_by_its_state_at_its_end():
+    parts = toy(*FIRST, ran(PUT), ran(state={"n": 7})).parts
+    assert parts["progress"] == 0.5 and parts["calls"] == 1.0
+
+
+def test_a_missing_result_is_no_progress_though_the_state_is_right():
+    trajectory = toy(ran(good(LOOK, "A")), ran(state={"n": 0}), *SECOND)
+    assert trajectory.parts["progress"] == 0.5 and not trajectory.success
+    assert trajectory.parts["calls"] == pytest.approx(2 / 3)
+    assert trajectory.turn_rewards == (0.25, 1.0)
+
+
+def test_results_are_contained_in_any_order_with_more_around_them():
+    other = good(ToolCall("look", {"at": "b"}), "D")
+    assert toy(ran(good(SEE, "B"), other, good(LOOK, "A")), ran(state={"n": 0}), *SECOND).success
+
+
+def test_results_are_counted_and_not_only_named():
+    twice = replace(TOY, truth=({**TOY.truth[0], "results": ["A", "A"]},))
+    once = Trajectory("t", "toy", (ran(good(LOOK, "A"), state={"n": 0}),), Stop.DONE)
+    assert RUBRICS["progress"](twice, once).parts["progress"] == 0.0
+
+
+def test_true_is_not_one():
+    assert toy(ran(good(LOOK, "A"), good(SEE, "B")), ran(state={"n": False})).parts["progress"] == 0.0
+
+
+def test_a_user_turn_that_never_ended_is_unsolved():
+    trajectory = toy(ran(good(LOOK, "A"), good(SEE, "B")), stop=Stop.MAX_TURNS)
+    assert trajectory.parts["progress"] == 0.0 and trajectory.parts["calls"] == pytest.approx(2 / 3)
+
+
+def test_the_first_missing_call_counts_half_where_its_tool_was_called_wrongly_and_only_once():
+    assert toy(ran(wrong("look"))).parts["calls"] == pytest.approx(0.5 / 3)
+    assert toy(ran(wrong("look"), wrong("look"), wrong("see"))).parts["calls"] == pytest.approx(0.5 / 3)
+    assert toy(ran(good(LOOK, "A"), wrong("see"))).parts["calls"] == pytest.approx(1.5 / 3)
+
+
+def test_calls_out_of_order_repeated_or_useless_earn_nothing_more():
+    assert toy(ran(wrong("see"))).parts["calls"] == 0.0
+    assert toy(ran(*[good(LOOK, "A")] * 9)).parts["calls"] == pytest.approx(1 / 3)
+    assert toy(*FIRST, ran(wrong("look"), good(SEE, "B"))).parts["calls"] == pytest.approx(2 / 3)
+
+
+def test_a_call_whose_result_is_known_from_an_earlier_user_turn_need_not_be_made_again():
+    again = replace(TOY, truth=(TOY.truth[0], {**TOY.truth[0], "results": ["A", "B"]}))
+    trajectory = RUBRICS["progress"](again, Trajectory("t", "toy", (*FIRST, ran(state={"n": 0})), Stop.DONE))
+    assert trajectory.success and trajectory.parts["calls"] == 1.0 and trajectory.parts["idle"] == 0.0
+
+
+def test_the_penalties_count():
+    bad = (ran(wrong("look")), ran(malformed="x"), ran(*[good(LOOK, "A")] * 4))
+    parts = toy(*bad).parts
+    assert (parts["errors"], parts["malformed"], parts["extra"], parts["idle"]) == (1, 1, 2, 1)
+
+
+def test_format_is_zero_without_a_call_and_two_at_best():
+    assert toy(ran(malformed="x"), ran(state={"n": 0})).parts["format"] == 0.0
+    assert toy(ran(good(LOOK, "A"), wrong("see")), ran(malformed="x")).parts["format"] == pytest.approx(0.5 + 0.5)
+    assert toy().parts["format"] == 0.0
+
+
+def test_a_faulted_trajectory_is_left_as_it_is():
+    faulted = Trajectory("t", TOY.id, (*FIRST, *SECOND), Stop.FAULT, fault="engine died")
+    assert all(rubric(TOY, faulted) is faulted for rubric in RUBRICS.values())
+
+
+def test_success_does_not_hang_on_the_rubrics_weights():
+    done = Trajectory("t", TOY.id, (*FIRST, *SECOND), Stop.DONE)
+    assert RUBRICS["format"](TOY, done).success and RUBRICS["format"](TOY, done).reward == 1.0
+    assert Rubric({}, {})(TOY, done).turn_rewards == ()
+    assert set(RUBRICS["format"](TOY, done).parts) == set(PARTS)
+
+
+def test_a_rubric_with_an_unknown_part_or_none_is_refused():
+    with pytest.raises(ValueError, match="'fast'.*'speed'.*progress"):
+        RewardsConfig({"fast": {"speed": 1.0}})
+    with pytest.raises(ValueError, match="'empty'"):
+        RewardsConfig({"empty": {}})
+
+
+@pytest.mark.parametrize("level", LEVELS)
+@pytest.mark.parametrize("hints", [False, True])
+def test_the_oracle_earns_everything_on_every_task_with_and_without_hints(level: str, hints: bool):
+    rules = load_rules(RULES)
+    for task in [task for split in ("train", "validation", "test") for task in taskset(split, level)]:
+        env = Augmented(Shop(), rules, strength=1.0) if hints else Shop()
+        trajectory = RUBRICS["progress"](task, play(env, task, oracle(task)))
+        assert trajectory.success and trajectory.reward == 1.0 and trajectory.stop is Stop.DONE
+        assert RUBRICS["format"](task, trajectory).reward == 1.0
+
+
+def random_messages(rng: random.Random) -> Iterable[Message]:
+    """Random tools with arguments of the right kind; an answer now and then. It does not read the request."""
+    while True:
+        id: Json = f"i{rng.randint(100, 999)}"
+        quantity: Json = rng.randint(1, 9)
+        choices: list[tuple[str, dict[str, Json]]] = [
+            ("find", {"name": rng.choice(NAMES)}), ("price", {"id": id}), ("stock", {"id": id}),
+            ("add", {"id": id, "quantity": quantity}), ("remove", {"id": id, "quantity": quantity}), ("checkout", {}),
+        ]  # fmt: skip
+        yield ANSWER if rng.random() < 0.3 else Message("assistant", "", (ToolCall(*rng.choice(choices)),))
+
+
+@pytest.mark.parametrize("level", LEVELS)
+def test_a_random_agent_earns_next_to_nothing(level: str):
+    rng = random.Random(3)
+    trajectories = [scored(task, random_messages(rng)) for task in taskset("train", level)]
+    assert sum(t.success for t in trajectories) / len(trajectories) < 0.02
+    assert sum(t.parts["calls"] for t in trajectories) / len(trajectories) < 0.15
+
+
+@pytest.mark.parametrize("level", LEVELS)
+def test_every_way_of_doing_nothing_pays_less_than_trying(level: str):
+    for task in taskset("validation", level):
+        firsts = [call_message(reference.calls[0]) for reference in references(task)]
+        clumsies = [call_message(replace(first.calls[0], arguments={"wrong": "x"})) for first in firsts]
+        lazy = scored(task, [ANSWER] * 3).reward
+        garbage = scored(task, [BAD] * 5).reward
+        mumbling = scored(task, [BAD, ANSWER] * 3).reward
+        repeater = scored(task, [Message("assistant", "", (ToolCall("find", {"name": NAMES[0]}),))] * 5).reward
+        trying = scored(task, [message for clumsy in clumsies for message in (clumsy, ANSWER)]).reward
+        honest = scored(task, [message for first in firsts for message in (first, ANSWER)]).reward
+        stuck = scored(task, [firsts[0]] * 5).reward
+        assert max(garbage, mumbling) < lazy < trying < honest
+        assert max(stuck, repeater) < honest
+
+
+def test_five_errors_in_a_user_turn_still_pay_more_than_never_having_tried():
+    task = taskset("train", "1")[0]
+    hopeless = ToolCall("fly", {})
+    assert scored(task, [Message("assistant", "", (hopeless,))] * 5).reward > scored(task, [ANSWER]).reward

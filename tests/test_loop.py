@@ -1,0 +1,195 @@
+"""The whole system in one process: real curriculum, actors, environment, rewards, buffer, learner, books; no Ray, no GPU."""
+
+import json
+import random
+import zlib
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import pytest
+
+from actors.config import ActorsConfig
+from actors.engine import Completion, Sampling
+from actors.engine_pool import EnginePool
+from actors.env_actor import EnvActor
+from actors.renderer import Renderer
+from actors.scripted_engine import ScriptedEngine
+from cluster.config import ClusterConfig, Config
+from cluster.keeper import Keeper, Stopped
+from cluster.ledger import Ledger
+from cluster.placement import tasks
+from cluster.store import read
+from cluster.system import System
+from cluster.telemetry import Telemetry, TelemetryConfig
+from cluster.train import train
+from curriculum.config import CurriculumConfig, StageConfig, ValidationConfig
+from curriculum.coordinator import Coordinator
+from envs.config import EnvsConfig, rules
+from envs.environment import ENVIRONMENTS
+from envs.types import Assignment, Stop
+from learner import checkpoint
+from learner.buffer import Buffer
+from learner.config import LearnerConfig
+from learner.tiny_learner import TinyLearner
+from rewards.config import RewardsConfig, rubrics
+
+QUIET = TelemetryConfig(console=False, tensorboard=False, prometheus=False)
+
+
+class Registered(Coordinator):
+    """Remembers what it handed out, so that a scripted policy can know its task."""
+
+    issued: dict[int, Assignment]
+
+    async def next(self) -> Assignment:
+        assignment = await super().next()
+        self.issued[assignment.id] = assignment
+        return assignment
+
+
+@dataclass
+class Policy:
+    """Plays the reference calls, and now and then stops early: drawn from the session's name alone."""
+
+    renderer: Renderer
+    issued: dict[int, Assignment] = field(default_factory=dict)
+    turns: Counter[str] = field(default_factory=Counter)
+    skill: float = 0.6
+
+    def __call__(self, tokens: Sequence[int], session: str) -> Sequence[int]:
+        turn = self.turns[session]
+        self.turns[session] += 1
+        assignment = self.issued[int(session.split("-")[0])]
+        moves = ENVIRONMENTS["shop"].oracle(assignment.task)
+        draw = random.Random(zlib.crc32(f"{session}/{turn}".encode())).random()
+        action = self.renderer.act(moves[min(turn, len(moves) - 1)])
+        return action if draw < self.skill else (*self.renderer.encode("no"), self.renderer.eos)
+
+
+@dataclass
+class Broken:
+    """An engine that fails a machine's way on some calls."""
+
+    inner: ScriptedEngine
+    every: int
+    calls: int = 0
+
+    async def generate(self, tokens: Sequence[int], sampling: Sampling, *, session: str) -> Completion:
+        self.calls += 1
+        if self.calls % self.every == 0:
+            raise ConnectionError("the machine is gone")
+        return await self.inner.generate(tokens, sampling, session=session)
+
+    async def load(self, weights) -> None:
+        await self.inner.load(weights)
+
+
+def config(**learner) -> Config:
+    stage = StageConfig("all", {"1": 1.0, "2": 1.0, "3": 1.0}, augmentation=1.0, group_size=4)
+    first = replace(stage, name="easy", levels={"1": 1.0}, max_steps=2)
+    settings = {"num_steps": 5, "groups_per_batch": 4, "checkpoint_every": 2, "max_tokens": 100_000, **learner}
+    return Config(
+        curriculum=CurriculumConfig([first, stage], ValidationConfig(2, 2)),
+        actors=ActorsConfig(max_open_groups=6, max_action_tokens=400),
+        learner=LearnerConfig(**settings),
+        cluster=ClusterConfig(spawn="local", telemetry=QUIET),
+    )
+
+
+def build(folder: Path, byte_folder: str, config: Config, *, broken: int = 0) -> tuple[System, Keeper]:
+    renderer = Renderer(byte_folder)
+    policy = Policy(renderer)
+    pool = tasks(config, "train", most=30)
+    curriculum = Registered(config.curriculum, env="shop", tasks=pool, seed=config.seed)
+    curriculum.issued = policy.issued
+    scripted = ScriptedEngine(policy)
+    engine = Broken(scripted, broken) if broken else scripted
+
+    async def respawn(index: int) -> ScriptedEngine:
+        return scripted
+
+    engines = EnginePool([engine], respawn)
+    actor_config = replace(config.actors, engine=replace(config.actors.engine, max_model_len=20_000))
+    make = lambda: EnvActor(  # noqa: E731
+        actor_config, engines, model=byte_folder, rules=rules(EnvsConfig()), rubrics=rubrics(RewardsConfig())
+    )
+    learner = TinyLearner(258, 0.01, seed=config.seed, folder=str(folder / "weights"))
+    limits = config.learner
+    buffer = Buffer(groups_per_batch=limits.groups_per_batch, max_lag=limits.max_lag, max_refills=limits.max_refills)
+    system = System(config, curriculum, (make(), make()), engines, learner, buffer)
+    telemetry = Telemetry(folder, QUIET, total_steps=limits.num_steps)
+    return system, Keeper(system, folder, telemetry, validation=())
+
+
+async def play(folder: Path, byte_folder: str, config: Config, *, resume: bool = False, broken: int = 0) -> System:
+    system, keeper = build(folder, byte_folder, config, broken=broken)
+    if resume:
+        found = checkpoint.latest(folder / "checkpoints")
+        assert found is not None
+        await keeper.restore(found.path)
+    await train(system, keeper)
+    keeper.close()
+    return system
+
+
+def steps(folder: Path) -> list[dict]:
+    lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    return [line for line in lines if "metrics" in line]
+
+
+@pytest.mark.parametrize("max_lag", [0, 2])
+async def test_the_whole_loop(tmp_path: Path, byte_folder: str, max_lag: int) -> None:
+    system = await play(tmp_path, byte_folder, config(max_lag=max_lag))
+    assert system.buffer.version == 5
+    counts = Ledger(tmp_path / "ledger.jsonl").counts
+    assert counts.is_balanced and 5 * 4 - 5 <= counts.trained <= 5 * 4
+    rows = read(tmp_path, split="train").to_pylist()
+    finished = counts.trained + counts.filtered + counts.stale
+    assert len(rows) >= 4 * finished
+    assert {row["stage"] for row in rows} == {"easy", "all"}
+    assert all(len(row["tokens"]) == len(row["mask"]) == len(row["logprobs"]) for row in rows)
+    lags = [line["metrics"]["buffer/lag"] for line in steps(tmp_path)]
+    assert len(lags) == 5 and max(lags) <= max_lag
+
+
+async def test_a_resumed_run_equals_an_unstopped_one_bit_for_bit(tmp_path: Path, byte_folder: str) -> None:
+    whole, half = tmp_path / "whole", tmp_path / "half"
+    one = await play(whole, byte_folder, config(num_steps=6))
+    await play(half, byte_folder, config(num_steps=2))
+    other = await play(half, byte_folder, config(num_steps=6), resume=True)
+    assert (await one.learner.publish()).checksum == (await other.learner.publish()).checksum
+    assert Ledger(whole / "ledger.jsonl").counts == Ledger(half / "ledger.jsonl").counts
+    state = json.loads(await one.curriculum.state())
+    assert state == json.loads(await other.curriculum.state())
+
+
+async def test_faults_are_played_again_and_never_trained_on(tmp_path: Path, byte_folder: str) -> None:
+    await play(tmp_path, byte_folder, config(), broken=17)
+    rows = read(tmp_path, split="train").to_pylist()
+    assert rows and all(row["stop"] != Stop.FAULT for row in rows)
+    assert Ledger(tmp_path / "ledger.jsonl").counts.is_balanced
+
+
+async def test_stopping_leaves_a_checkpoint_to_go_on_from(tmp_path: Path, byte_folder: str) -> None:
+    system, keeper = build(tmp_path, byte_folder, config(num_steps=50, checkpoint_every=100))
+    original = keeper.step_done
+
+    async def stop_after_three(step: int, groups, *, metrics) -> None:
+        await original(step, groups, metrics=metrics)
+        if step == 3:
+            keeper.stop()
+
+    keeper.step_done = stop_after_three
+    with pytest.raises(ExceptionGroup) as caught:
+        await train(system, keeper)
+    assert caught.group_contains(Stopped)
+    await keeper.checkpoint()
+    keeper.close()
+    found = checkpoint.latest(tmp_path / "checkpoints")
+    assert found is not None and found.step == 3
+    system, keeper = build(tmp_path, byte_folder, config(num_steps=50))
+    await keeper.restore(found.path)
+    assert keeper.step == 3 and system.buffer.version == 3
+    assert Ledger(tmp_path / "ledger.jsonl").counts.is_balanced
