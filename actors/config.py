@@ -10,7 +10,7 @@ from actors.vllm_engine import VLLMConfig
 
 @dataclass(frozen=True)
 class ActorsConfig:
-    """`model` is "smollm2", a Hugging Face folder, or a hub name. Token limits count tokens, `deadline_s` seconds of one episode."""
+    """`model` is "smollm2", a Hugging Face folder, or a hub name; `deadline_s` bounds one episode, in seconds."""
 
     model: str = "smollm2"
     num_engines: int = 1

@@ -39,8 +39,16 @@ class Completion:
 
 
 class Engine(Protocol):
+    async def ready(self) -> None:
+        """Return once it can serve; a real engine takes many seconds to start."""
+        ...
+
     async def generate(self, tokens: Sequence[int], sampling: Sampling, *, session: str) -> Completion:
         """Sample one action after `tokens`. `session` names the trajectory, so that a pool can be sticky."""
+        ...
+
+    async def forget(self, session: str) -> None:
+        """The trajectory of that session has ended."""
         ...
 
     async def load(self, weights: Weights) -> None:

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 
 from actors.engine import Completion, Engine, EngineError, PromptTooLong, Sampling
 from learner.weights import Weights
+
+log = logging.getLogger(__name__)
 
 
 class WeightsRefused(ValueError):
@@ -18,7 +21,7 @@ class WeightsRefused(ValueError):
 class Deadlines:
     """Seconds that one call of an engine may take; a respawn includes the loading of the newest weights."""
 
-    generate_s: float = 120.0
+    generate_s: float = 300.0
     load_s: float = 90.0
     respawn_s: float = 300.0
 
@@ -65,6 +68,11 @@ class EnginePool:
     @property
     def num_serving(self) -> int:
         return len(self._serving())
+
+    async def ready(self) -> None:
+        """Wait until every engine serves. Raises what the first that cannot says, TimeoutError after `respawn_s`."""
+        async with asyncio.timeout(self._deadlines.respawn_s):
+            await asyncio.gather(*(place.engine.ready() for place in self._places if place.engine is not None))
 
     async def generate(self, tokens: Sequence[int], sampling: Sampling, *, session: str) -> Completion:
         """Sample on the session's engine, and once more on another where that one failed; EngineError after that."""
@@ -146,6 +154,7 @@ class EnginePool:
     def _replace(self, place: _Place, engine: Engine, *, fault: str) -> None:
         if place.engine is not engine:
             return  # another call that failed on it was first
+        log.warning("engine %d is replaced after: %s", place.index, fault)
         place.engine, place.fault = None, fault
         for session in place.sessions:
             del self._homes[session]

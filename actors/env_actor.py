@@ -24,9 +24,7 @@ class GroupFault(RuntimeError):
 class EnvActor:
     """A long-lived acting process: environments, the renderer and the rewards beside them."""
 
-    def __init__(
-        self, config: ActorsConfig, engine: Engine, *, model: str, rules: Rules, rubrics: Mapping[str, Rubric]
-    ) -> None:
+    def __init__(self, config: ActorsConfig, engine: Engine, *, model: str, rules: Rules, rubrics: Mapping[str, Rubric]) -> None:
         self._config, self._engine, self._rules, self._rubrics = config, engine, rules, rubrics
         self._renderer = Renderer(model)
         self._limits = Limits(config.max_turns, config.engine.max_model_len, config.deadline_s)
@@ -42,6 +40,7 @@ class EnvActor:
             sampling = self._sampling((assignment.seed + 104729 * number + attempt) % 2**31, greedy=greedy)
             play = Rollout(self._environment(assignment, number), self._engine, self._renderer, limits=self._limits)
             trajectory = await play(assignment, sampling, trajectory_id=trajectory_id)
+            await self._engine.forget(trajectory_id)
             if trajectory.stop is not Stop.FAULT:
                 return self._rubrics[assignment.reward](assignment.task, trajectory)
         raise GroupFault(f"assignment {assignment.id}, task {assignment.task.id}: {trajectory.fault}")

@@ -91,9 +91,7 @@ class Renderer:
     def text(self, messages: Sequence[Message], tools: Sequence[Mapping[str, Json]] = (), *, prompt: bool = False) -> str:
         """The conversation as the chat template writes it; with `prompt`, up to where the assistant speaks next."""
         chat = [{"role": message.role, "content": message.content} for message in messages]
-        return self._template.render(
-            messages=chat, tools=list(tools) or None, add_generation_prompt=prompt, **self._constants
-        )
+        return self._template.render(messages=chat, tools=list(tools) or None, add_generation_prompt=prompt, **self._constants)
 
     def encode(self, text: str) -> tuple[int, ...]:
         return tuple(self._tokenizer.encode(text, add_special_tokens=False).ids)

@@ -71,9 +71,7 @@ class Rollout:
     async def _turn(self, context: Sequence[int], completion: Completion) -> Turn:
         message = self._renderer.parse(completion.tokens, is_cut=completion.finish == "length")
         observation = await self._step(message)
-        return Turn(
-            tuple(context), completion.tokens, completion.logprobs, completion.versions, message, observation
-        )
+        return Turn(tuple(context), completion.tokens, completion.logprobs, completion.versions, message, observation)
 
     async def _replay(self, context: Sequence[int], message: Message) -> Turn:
         observation = await self._step(message)

@@ -26,6 +26,9 @@ class ScriptedEngine:
         self._script, self._logprob, self._max_model_len, self._latency = script, logprob, max_model_len, latency
         self.version = 0
 
+    async def ready(self) -> None:
+        return None
+
     async def generate(self, tokens: Sequence[int], sampling: Sampling, *, session: str) -> Completion:
         """The script's action; its version is that of the weights when the call came."""
         room = self._max_model_len - len(tokens)
@@ -38,6 +41,9 @@ class ScriptedEngine:
         action = script[: min(sampling.max_tokens, room)]
         finish = "stop" if len(action) == len(script) else "length"
         return Completion(action, (self._logprob,) * len(action), finish, (Span(version, 0, len(action)),))
+
+    async def forget(self, session: str) -> None:
+        return None
 
     async def load(self, weights: Weights) -> None:
         self.version = weights.version

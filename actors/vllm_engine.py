@@ -7,7 +7,10 @@ import itertools
 import json
 import math
 import os
-from collections.abc import Sequence
+import select
+import signal
+import threading
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, cast, get_args
@@ -21,6 +24,9 @@ if TYPE_CHECKING:
     from vllm.outputs import CompletionOutput
 
 Dtype = Literal["bfloat16", "float16", "float32", "auto"]
+
+
+CPU_BLOCK_SIZE = 32  # tokens a cache block; smaller shares more of a common prefix
 
 
 @dataclass(frozen=True)
@@ -45,9 +51,7 @@ class VLLMConfig:
             if vars(self)[name] < 0:
                 raise ValueError(f"actors.engine.{name} is {vars(self)[name]}; it must be 0 or more")
         if not 0 < self.gpu_memory_utilization <= 1:
-            raise ValueError(
-                f"actors.engine.gpu_memory_utilization is {self.gpu_memory_utilization}; it must lie in (0, 1]"
-            )
+            raise ValueError(f"actors.engine.gpu_memory_utilization is {self.gpu_memory_utilization}; it must lie in (0, 1]")
         if self.dtype not in get_args(Dtype):
             raise ValueError(f"actors.engine.dtype is {self.dtype!r}; it must be one of {', '.join(get_args(Dtype))}")
 
@@ -70,6 +74,7 @@ class VLLMEngine:
         from vllm import AsyncEngineArgs, SamplingParams, TokensPrompt
         from vllm.config import WeightTransferConfig
         from vllm.distributed.weight_transfer.base import WeightTransferUpdateRequest
+        from vllm.platforms import current_platform
         from vllm.sampling_params import RequestOutputKind
         from vllm.v1.engine.async_llm import AsyncLLM
 
@@ -79,6 +84,7 @@ class VLLMEngine:
         self._ids, self._version, self._tokens, self._fault = itertools.count(), 0, 0, ""
         self._requests: set[asyncio.Task[CompletionOutput]] = set()
         self._loading = asyncio.Lock()
+        has_gpu = not current_platform.is_cpu()
         self._llm = AsyncLLM.from_engine_args(
             AsyncEngineArgs(
                 model=model,
@@ -92,26 +98,34 @@ class VLLMEngine:
                 kv_cache_memory_bytes=int(config.kv_cache_gb * 2**30) or None,
                 gpu_memory_utilization=config.gpu_memory_utilization,
                 tensor_parallel_size=config.tensor_parallel,
+                distributed_executor_backend="uni" if config.tensor_parallel == 1 else "mp",
                 enable_prefix_caching=True,
+                # A seeded request cut in two by chunked prefill ends vLLM on CPUs (its generators have no offset), and
+                # a small budget makes the first prompt fill the cache from which its siblings read.
+                enable_chunked_prefill=has_gpu,
+                max_num_batched_tokens=None if has_gpu else config.max_model_len,
+                block_size=None if has_gpu else CPU_BLOCK_SIZE,
                 logprobs_mode="processed_logprobs",
                 weight_transfer_config=WeightTransferConfig(backend="tiltyard"),
                 worker_extension_cls="actors.weight_receiver.WorkerExtension",
-                additional_config={"owner": os.getpid()},
+                additional_config={"owner": Owner("owner")},
                 disable_log_stats=True,
             )
         )
 
     @property
     def is_usable(self) -> bool:
-        return not self._fault
+        return not self._fault and not self._llm.errored
+
+    async def ready(self) -> None:
+        """The constructor has done all; a caller of an actor waits for that here."""
+        self._check()
 
     async def generate(self, tokens: Sequence[int], sampling: Sampling, *, session: str) -> Completion:
         """Sample one action. Raises PromptTooLong where nothing fits after `tokens`, else EngineError."""
         room = self._config.max_model_len - len(tokens)
         if room < 1:
-            raise PromptTooLong(
-                f"{len(tokens)} tokens leave no room in actors.engine.max_model_len={self._config.max_model_len}"
-            )
+            raise PromptTooLong(f"{len(tokens)} tokens leave no room in actors.engine.max_model_len={self._config.max_model_len}")
         self._check()
         task = asyncio.create_task(self._request(tokens, sampling, room=room, session=session))
         self._requests.add(task)
@@ -128,6 +142,9 @@ class VLLMEngine:
             self._requests.discard(task)
         self._tokens += len(completion.tokens)
         return completion
+
+    async def forget(self, session: str) -> None:
+        return None
 
     async def load(self, weights: Weights) -> None:
         """Serve these weights, requests in flight included.
@@ -214,8 +231,7 @@ def read_completion(output: CompletionOutput) -> Completion:
         raise EngineError(f"vLLM gave log-probabilities that are not finite: {logprobs}")
     # Before the first load vLLM calls its weights "default"; they are the model folder's own.
     versions = tuple(
-        Span(0 if span.version == "default" else int(span.version), span.start, span.end)
-        for span in output.weight_versions or ()
+        Span(0 if span.version == "default" else int(span.version), span.start, span.end) for span in output.weight_versions or ()
     )
     if not versions or versions[-1].stop != len(tokens):
         raise EngineError(f"vLLM gave weight versions {versions} for {len(tokens)} tokens")
@@ -232,12 +248,41 @@ def end_tokens(model: Path) -> tuple[int, ...]:
     raise ValueError(f"{model} names no eos_token_id in generation_config.json or config.json; add it to one of them")
 
 
+class Owner(str):
+    """Travels in vLLM's config to its core process and on to its workers; where it arrives, that process is bound to die
+    with the one that sent it. By itself vLLM leaves its core process behind when the owner is killed while it starts.
+    """
+
+    def __reduce__(self) -> tuple[Callable[[int], Owner], tuple[int]]:
+        return die_with, (os.getpid(),)
+
+
+def die_with(owner: int) -> Owner:
+    """End this process as soon as `owner`, a process of the same machine, is gone."""
+    if owner != os.getpid():  # a copy made in the owner itself binds nobody
+        try:
+            handle = os.pidfd_open(owner)
+        except ProcessLookupError:
+            os._exit(1)
+        threading.Thread(target=_watch, args=(handle,), name="die-with-owner", daemon=True).start()
+    return Owner("owner")
+
+
+def _watch(handle: int) -> None:
+    select.select([handle], [], [])  # readable once the process has ended
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
 def _set_environment(config: VLLMConfig, model: str) -> None:
     """vLLM reads these when it is imported, so they are set before."""
     os.environ.setdefault("VLLM_LOGGING_LEVEL", "WARNING")
     os.environ["VLLM_NO_USAGE_STATS"] = "1"
+    # On CPUs vLLM would put its one worker in a process of its own, and wait for it spinning, which takes half of two
+    # cores; told so, it keeps the worker in the engine's process (AsyncLLM has a process of its own all the same).
+    os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0"
     if Path(model).is_dir():
         os.environ["HF_HUB_OFFLINE"] = "1"
+    os.environ.pop("OMP_NUM_THREADS", None)  # Ray sets 1 for an actor that reserves no CPU
     if config.threads:
         os.environ["VLLM_CPU_OMP_THREADS_BIND"] = "nobind"
         os.environ["OMP_NUM_THREADS"] = str(config.threads)

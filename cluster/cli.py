@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import os
 import sys
 
 COMMANDS = {
@@ -61,6 +62,7 @@ def main(arguments: list[str] | None = None) -> int:
             chosen.overrides = [chosen.config, *chosen.overrides]
         elif not chosen.resume and not chosen.config:
             top.error("train needs a config, such as deploy/experiments/shop.yaml, or --resume RUN")
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # as cluster.remote does for actors, before torch is imported
     return importlib.import_module(COMMANDS[chosen.command]).main(chosen)
 
 

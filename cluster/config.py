@@ -65,9 +65,7 @@ class Config:
 
     def __post_init__(self) -> None:
         if not self.name or "/" in self.name:
-            raise ValueError(
-                f"name is {self.name!r}; it names the folder of the run, so it has no slash and is not empty"
-            )
+            raise ValueError(f"name is {self.name!r}; it names the folder of the run, so it has no slash and is not empty")
         if self.cluster.spawn == "local" and self.learner.num_ranks > 1:
             raise ValueError(
                 f"learner.num_ranks is {self.learner.num_ranks} with cluster.spawn=local, which is one process; "
@@ -76,9 +74,7 @@ class Config:
         for stage in self.curriculum.stages:
             if stage.reward not in self.rewards.rubrics:
                 known = ", ".join(sorted(self.rewards.rubrics))
-                raise ValueError(
-                    f"stage {stage.name!r} asks for the rubric {stage.reward!r}; rewards.rubrics has: {known}"
-                )
+                raise ValueError(f"stage {stage.name!r} asks for the rubric {stage.reward!r}; rewards.rubrics has: {known}")
 
 
 def load(path: Path, overrides: Sequence[str] = ()) -> Config:
@@ -90,9 +86,7 @@ def load(path: Path, overrides: Sequence[str] = ()) -> Config:
         if "=" not in override:
             raise ConfigError(f"{override!r} is no override; write key=value, such as learner.num_steps=20")
     try:
-        tree = OmegaConf.merge(
-            OmegaConf.structured(Config), OmegaConf.load(path), OmegaConf.from_dotlist(list(overrides))
-        )
+        tree = OmegaConf.merge(OmegaConf.structured(Config), OmegaConf.load(path), OmegaConf.from_dotlist(list(overrides)))
         return OmegaConf.to_object(tree)  # type: ignore[return-value]
     except OmegaConfBaseException as error:
         raise ConfigError(_explain(error, path)) from None

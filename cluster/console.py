@@ -63,9 +63,7 @@ class PlainConsole:
 class LiveConsole:
     """A panel that is drawn over itself; what others print scrolls above it."""
 
-    def __init__(
-        self, run: str, history: History, *, waits: Waits, total_steps: int, console: Console | None = None
-    ) -> None:
+    def __init__(self, run: str, history: History, *, waits: Waits, total_steps: int, console: Console | None = None) -> None:
         self.run = run
         self.waits = waits
         self.total_steps = total_steps

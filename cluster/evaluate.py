@@ -15,9 +15,7 @@ Levels = Mapping[str, LevelResult]
 
 def assignments(tasks: Sequence[Task], *, stage: str, reward: str = REWARD) -> tuple[Assignment, ...]:
     """One greedy assignment a task, numbered apart from those of training."""
-    return tuple(
-        Assignment(number, task, stage, 0.0, reward, group_size=1, reason=stage) for number, task in enumerate(tasks)
-    )
+    return tuple(Assignment(number, task, stage, 0.0, reward, group_size=1, reason=stage) for number, task in enumerate(tasks))
 
 
 async def evaluate(actors: Sequence[EnvActor], tasks: Sequence[Task], *, stage: str) -> tuple[Group, ...]:

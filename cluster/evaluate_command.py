@@ -37,9 +37,7 @@ def _config(path: Path, overrides: list[str]) -> Config:
     config = load(path / "config.yaml", overrides)
     model = path.absolute() / "model"
     if not model.is_dir():
-        raise ConfigError(
-            f"{path} has no model folder, for its run has not ended; go on with: tiltyard train --resume {path}"
-        )
+        raise ConfigError(f"{path} has no model folder, for its run has not ended; go on with: tiltyard train --resume {path}")
     return replace(config, actors=replace(config.actors, model=str(model)))
 
 
@@ -47,6 +45,7 @@ async def _evaluate(config: Config, model: str, *, split: str) -> Levels:
     engines, actors = place_actors(config, model)
     pools = tasks(config, split, most=config.cluster.num_test_tasks)
     try:
+        await engines.ready()
         return by_level(await evaluate(actors, [task for pool in pools.values() for task in pool], stage=split))
     finally:
         with suppress(Exception):

@@ -121,9 +121,10 @@ class Keeper:
     async def reissue(self, assignment: Assignment, fault: GroupFault) -> None:
         """The machine failed a group: its assignment ends, and the same task is issued under a new id."""
         self._faults += 1
-        self._telemetry.note(f"fault, issued again: {fault}")
+        reason = str(fault).splitlines()[-1]  # a fault that crossed Ray brings its trace along
+        self._telemetry.note(f"fault, issued again: {reason}")
         if self._faults >= MAX_FAULTS_IN_A_ROW:
-            raise RuntimeError(f"{self._faults} groups in a row met a fault; the last: {fault}") from fault
+            raise RuntimeError(f"{self._faults} groups in a row met a fault; the last: {reason}") from fault
         self._open.pop(assignment.id)
         self._ledger.end(assignment.id, End.REISSUED)
         again = await self._system.curriculum.reissue(assignment)
@@ -144,9 +145,7 @@ class Keeper:
         levels = await self._validate(step)
         reward = sum(result.reward for result in levels.values()) / len(levels) if levels else None
         stage = (await self._system.curriculum.status()).stage
-        decision = await self._system.curriculum.advance(
-            StepFacts(step, stage, metrics.get("learner/grad_norm", 0.0), reward)
-        )
+        decision = await self._system.curriculum.advance(StepFacts(step, stage, metrics.get("learner/grad_norm", 0.0), reward))
         if decision.advance:
             status = await self._system.curriculum.status()
             self._telemetry.note(f"step {step}: stage {status.stage}: {decision.reason}")
@@ -216,7 +215,8 @@ class Keeper:
         phases = {f"cluster/{name}_s": spent for name, spent in self._seconds.items()}
         acted = summarise(self._finished, groups, version=step - 1, seconds=self._seconds["generate"])
         stage = {"curriculum/stage_index": float(status.index)}
-        merged = {**acted, **books, **phases, **stage, **metrics}
+        rate = {"learner/tokens_per_s": metrics.get("learner/tokens", 0.0) / self._seconds["update"]}
+        merged = {**acted, **books, **phases, **stage, **rate, **metrics}
         total = self._system.config.learner.num_steps
         self._telemetry.step(StepReport(step, total, step, status.stage, status.reason, seconds, merged))
         self._finished.clear()

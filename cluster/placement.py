@@ -9,10 +9,10 @@ from functools import partial
 from actors.engine import Engine
 from actors.engine_pool import EnginePool
 from actors.env_actor import EnvActor
-from actors.vllm_engine import VLLMEngine
 from cluster.config import Config
 from cluster.gang import Gang
 from cluster.remote import LocalSpawn, RaySpawn, Resources, Spawn
+from cluster.respawn import Respawn
 from cluster.system import System
 from curriculum.coordinator import Coordinator
 from envs.config import rules
@@ -22,27 +22,6 @@ from learner.buffer import Buffer
 from learner.deepspeed_learner import DeepSpeedLearner, LearnerPlace
 from learner.learner import Learner
 from rewards.config import rubrics
-
-
-class Respawn:
-    """Starts engines, and starts one anew where the pool finds it failed; sent to the pool with its engines."""
-
-    def __init__(self, spawn: Spawn, config: Config, model: str) -> None:
-        self._spawn, self._config, self._model = spawn, config, model
-        self.engines = [self._start(index, 0) for index in range(config.actors.num_engines)]
-        self._attempts = [0] * len(self.engines)
-
-    async def __call__(self, index: int) -> Engine:
-        self._spawn.kill(self.engines[index])
-        self._attempts[index] += 1
-        self.engines[index] = self._start(index, self._attempts[index])
-        return self.engines[index]
-
-    def _start(self, index: int, attempt: int) -> Engine:
-        cluster = self._config.cluster
-        name = f"engine-{index}" + (f".{attempt}" if attempt else "")
-        make = partial(VLLMEngine, self._config.actors.engine, model=self._model, seed=self._config.seed + index)
-        return self._spawn(make, name, resources=Resources(cluster.engine_cpus, cluster.engine_gpus))
 
 
 def place(config: Config, model: str, *, weights: str, rendezvous: str) -> System:
@@ -91,9 +70,7 @@ def _coordinator(config: Config) -> partial[Coordinator]:
 
 
 def _env_actors(config: Config, model: str, *, spawn: Spawn, engines: Engine) -> tuple[EnvActor, ...]:
-    make = partial(
-        EnvActor, config.actors, engines, model=model, rules=rules(config.envs), rubrics=rubrics(config.rewards)
-    )
+    make = partial(EnvActor, config.actors, engines, model=model, rules=rules(config.envs), rubrics=rubrics(config.rewards))
     resources = Resources(config.cluster.env_cpus)
     return tuple(spawn(make, f"env-{n}", resources=resources) for n in range(config.actors.num_env_actors))
 

@@ -11,6 +11,8 @@ import ray
 from ray.actor import ActorHandle
 
 T = TypeVar("T")
+# OpenMP threads that wait must sleep: spinning, an engine and a learner on the same cores take each other's time.
+QUIET_THREADS = {"OMP_WAIT_POLICY": "PASSIVE"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +58,7 @@ class RaySpawn:
             name=f"{self._prefix}/{name}",
             num_cpus=resources.cpus,
             num_gpus=resources.gpus,
-            runtime_env={"env_vars": dict(resources.variables)},
+            runtime_env={"env_vars": {**QUIET_THREADS, **resources.variables}},
             max_concurrency=4096,
         )
         return Proxy(actor.remote(*call.args, **call.keywords))  # type: ignore[return-value]

@@ -130,10 +130,7 @@ def _read_all(folders: Sequence[Path], columns: list[str]) -> pa.Table:
 def _latest(table: pa.Table) -> pa.Table:
     """Each trajectory's last row: files come oldest first. A training trajectory is one whatever its step."""
     rows = zip(*(table[name].to_pylist() for name in KEY), strict=True)
-    last = {
-        (split, -1 if split == "train" else step, trajectory_id): at
-        for at, (split, step, trajectory_id) in enumerate(rows)
-    }
+    last = {(split, -1 if split == "train" else step, trajectory_id): at for at, (split, step, trajectory_id) in enumerate(rows)}
     return table if len(last) == len(table) else table.take(pa.array(sorted(last.values()), pa.int64()))
 
 

@@ -54,6 +54,4 @@ def check_cluster(address: str, *, is_insecure: bool) -> None:
             "RAY_AUTH_MODE=token (`tiltyard submit --help`), or insist with --insecure"
         )
     if not is_open and os.environ.get("RAY_AUTH_MODE") != "token":
-        raise ConfigError(
-            f"the cluster at {address} wants a token; export RAY_AUTH_MODE=token here too, with the same token"
-        )
+        raise ConfigError(f"the cluster at {address} wants a token; export RAY_AUTH_MODE=token here too, with the same token")

@@ -8,9 +8,7 @@ from envs.types import Group, Stop
 from learner.buffer import lag
 
 
-def summarise(
-    finished: Sequence[Group], trained: Sequence[Group], *, version: int, seconds: float
-) -> Mapping[str, float]:
+def summarise(finished: Sequence[Group], trained: Sequence[Group], *, version: int, seconds: float) -> Mapping[str, float]:
     """Means over all finished trajectories (filtered ones too, or success would be biased), and the batch's lag."""
     trajectories = [trajectory for group in finished for trajectory in group.trajectories]
     if not trajectories:

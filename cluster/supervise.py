@@ -16,9 +16,7 @@ class Stalled(RuntimeError):
     """Nothing was finished for too long; the message says who waits on whom."""
 
 
-async def watch(
-    keeper: Keeper, telemetry: Telemetry, *, stall_s: float, clock: Callable[[], float] = time.monotonic
-) -> None:
+async def watch(keeper: Keeper, telemetry: Telemetry, *, stall_s: float, clock: Callable[[], float] = time.monotonic) -> None:
     """Raise Stalled, with every thread's stack dumped, where `stall_s` seconds pass without progress."""
     while True:
         await asyncio.sleep(min(5.0, stall_s / 4))
@@ -26,6 +24,4 @@ async def watch(
         if idle > stall_s:
             faulthandler.dump_traceback(sys.stderr)
             waits = "; ".join(f"{w.part} waits for {w.what} since {w.seconds:.0f} s" for w in telemetry.waits.now())
-            raise Stalled(
-                f"no progress for {idle:.0f} s (cluster.stall_s={stall_s:g}): {waits or 'no part says what for'}"
-            )
+            raise Stalled(f"no progress for {idle:.0f} s (cluster.stall_s={stall_s:g}): {waits or 'no part says what for'}")

@@ -63,9 +63,7 @@ class StageConfig:
         if self.min_steps < 1:
             raise ValueError(f"{where} has min_steps {self.min_steps}; it must be at least 1")
         if self.max_steps and self.max_steps < self.min_steps:
-            raise ValueError(
-                f"{where} has max_steps {self.max_steps} below min_steps {self.min_steps}; raise the former"
-            )
+            raise ValueError(f"{where} has max_steps {self.max_steps} below min_steps {self.min_steps}; raise the former")
 
 
 @dataclass(frozen=True)

@@ -49,9 +49,7 @@ def decide(history: Sequence[StepFacts], gate: GateConfig, *, min_steps: int, ma
 def _trend(before: float, last: float, gate: GateConfig) -> Decision:
     is_flat = last - before <= gate.plateau_delta
     words = "has plateaued" if is_flat else "still rises"
-    figures = (
-        f"best of the last {gate.plateau_validations} {last:.3f}, before {before:.3f}, limit +{gate.plateau_delta:g}"
-    )
+    figures = f"best of the last {gate.plateau_validations} {last:.3f}, before {before:.3f}, limit +{gate.plateau_delta:g}"
     return Decision(is_flat, f"the validation reward {words} ({figures})")
 
 

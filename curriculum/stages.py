@@ -27,9 +27,7 @@ def _stage(config: StageConfig, tasks: Mapping[str, Sequence[Task]]) -> Stage:
     for level in config.levels:
         if not tasks.get(level):
             there = ", ".join(sorted(name for name, pool in tasks.items() if pool))
-            raise ValueError(
-                f"curriculum stage {config.name!r} wants level {level!r} without tasks; there are: {there}"
-            )
+            raise ValueError(f"curriculum stage {config.name!r} wants level {level!r} without tasks; there are: {there}")
     total = sum(config.levels.values())
     shares = {level: share / total for level, share in config.levels.items()}
     return Stage(config, shares, {level: tasks[level] for level in shares})

@@ -97,8 +97,9 @@ def _shown(value: Json) -> str:
 class Augmented:
     """Any environment, its bare errors replaced by hints with probability `strength`, deterministic from `seed`.
 
-    Relies on the environment to answer one tool message per outcome, in order, or one for a malformed message. Only the
-    text the policy reads and `signals.hints` differ from the bare environment; results, errors and state do not.
+    Relies on the environment to answer one tool message per outcome, in order, and at most one for a malformed message
+    (none where that ended the user turn). Only the text the policy reads and `signals.hints` differ from the bare
+    environment; results, errors and state do not.
     """
 
     def __init__(self, env: Environment, rules: Rules, *, strength: float, seed: int = 0) -> None:
@@ -122,7 +123,7 @@ class Augmented:
         messages = list(observation.messages)
         places = [index for index, message in enumerate(messages) if message.role == "tool"]
         fired: list[str] = []
-        for place, outcome in zip(places, _outcomes(signals), strict=True):
+        for place, outcome in zip(places, _outcomes(signals), strict=not signals.malformed):
             rule = self._rules.find(outcome.call.name, outcome.error) if outcome.error else None
             if outcome.error and self._rng.random() < self._strength and rule:
                 content = _rewritten(messages[place].content, rule.text(outcome.call))

@@ -69,9 +69,7 @@ def flatten(trajectory: Trajectory, advantages: Sequence[float]) -> Sample:
     An expert's turn is masked unless its advantage says to train on it: it has no log-probabilities to correct by.
     """
     if len(advantages) != len(trajectory.turns):
-        raise ValueError(
-            f"trajectory {trajectory.id!r}: {len(advantages)} advantages for {len(trajectory.turns)} turns"
-        )
+        raise ValueError(f"trajectory {trajectory.id!r}: {len(advantages)} advantages for {len(trajectory.turns)} turns")
     tokens: list[int] = []
     mask: list[bool] = []
     logprobs: list[float] = []
@@ -80,9 +78,7 @@ def flatten(trajectory: Trajectory, advantages: Sequence[float]) -> Sample:
         is_policy = turn.author is Author.POLICY
         trained = is_policy or advantage != 0
         if is_policy and len(turn.logprobs) != len(turn.action):
-            raise ValueError(
-                f"trajectory {trajectory.id!r}: {len(turn.logprobs)} logprobs for {len(turn.action)} tokens"
-            )
+            raise ValueError(f"trajectory {trajectory.id!r}: {len(turn.logprobs)} logprobs for {len(turn.action)} tokens")
         blank, size = len(turn.context), len(turn.action)
         tokens += [*turn.context, *turn.action]
         mask += [False] * blank + [trained] * size

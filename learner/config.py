@@ -77,9 +77,7 @@ class LearnerConfig:
 
 def _check_number(name: str, value: float, *, at_least: float, inclusive: bool = True) -> None:
     if not math.isfinite(value) or value < at_least or (value == at_least and not inclusive):
-        raise ValueError(
-            f"learner.{name} is {value}: give a number {'of at least' if inclusive else 'above'} {at_least}"
-        )
+        raise ValueError(f"learner.{name} is {value}: give a number {'of at least' if inclusive else 'above'} {at_least}")
 
 
 def _check_name(name: str, value: str | int, allowed: tuple[str, ...] | tuple[int, ...]) -> None:

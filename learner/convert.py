@@ -16,7 +16,7 @@ def convert(gguf: Path, out: Path) -> None:
     # Unpacked in float32 and rounded once: asking for bf16 here would round each block's scale before it is multiplied.
     model = AutoModelForCausalLM.from_pretrained(
         gguf.parent, gguf_file=gguf.name, quantization_config=GgufConfig(dequantize=True), dtype=torch.float32
-    ).to(torch.bfloat16)
+    ).bfloat16()
     model.save_pretrained(out)
     tokenizer.save_pretrained(out)
 

@@ -50,8 +50,7 @@ def _spread(group: Group, score: Callable[[Sequence[float]], Sequence[float]]) -
             raise ValueError(f"trajectory {trajectory.id!r} has the reward {trajectory.reward}: rewards must be finite")
     scores = iter(score([trajectory.reward for trajectory in sound]))
     return tuple(
-        () if trajectory.stop is Stop.FAULT else _per_turn(trajectory, next(scores))
-        for trajectory in group.trajectories
+        () if trajectory.stop is Stop.FAULT else _per_turn(trajectory, next(scores)) for trajectory in group.trajectories
     )
 
 

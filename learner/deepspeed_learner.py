@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import io
 import json
+import logging
 import os
-import random
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import timedelta
 from pathlib import Path
 from typing import TypeVar
 
-import numpy as np
 import torch
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
@@ -23,6 +24,7 @@ from learner.config import LearnerConfig
 from learner.forward import action_logprobs
 from learner.loss import LOSSES, Targets, kl_penalty
 from learner.publish import publish
+from learner.random_state import RandomState, seed_all
 from learner.weights import Weights
 
 COLLECTIVE_TIMEOUT_S = 300  # DeepSpeed's own default keeps every rank waiting 10 minutes for one that died
@@ -97,21 +99,23 @@ class DeepSpeedLearner:
         os.environ.setdefault("LOCAL_RANK", "0")  # each rank sees its own device alone
         import deepspeed
 
+        logging.getLogger("DeepSpeed").setLevel(logging.WARNING)
+        # An all-reduce for inference, which would be compiled by g++ here and now.
+        deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
         self._join("nccl" if is_cuda else "gloo")
-        policy = Policy(self._load_model(model), self._device).train()
+        self._policy = Policy(self._load_model(model), self._device).train()
         if config.activation_checkpointing:
-            policy.model.gradient_checkpointing_enable({"use_reentrant": False})
+            self._policy.model.gradient_checkpointing_enable({"use_reentrant": False})
         # Fused: one pass over the flat fp32 master weights instead of ten.
         self._optimizer = torch.optim.AdamW(
-            policy.parameters(), lr=config.learning_rate, betas=(config.betas[0], config.betas[1]),
+            self._policy.parameters(), lr=config.learning_rate, betas=(config.betas[0], config.betas[1]),
             weight_decay=config.weight_decay, fused=True,
         )  # fmt: skip
-        self._engine, *_ = deepspeed.initialize(model=policy, optimizer=self._optimizer, config=self._settings())
+        with contextlib.redirect_stdout(io.StringIO()):  # it prints its memory use whatever the log level
+            self._engine, *_ = deepspeed.initialize(model=self._policy, optimizer=self._optimizer, config=self._settings())
         self._gathered = deepspeed.zero.GatheredParameters
-        self._reference = self._load_model(model).to(self._device).eval().requires_grad_(False) if config.kl else None
-        random.seed(seed + self._place.rank)
-        np.random.seed(seed + self._place.rank)
-        torch.manual_seed(seed + self._place.rank)
+        self._reference = self._frozen(model) if config.kl else None
+        seed_all(seed + self._place.rank)
 
     def _join(self, backend: str) -> None:
         if not torch.distributed.is_initialized():
@@ -127,6 +131,9 @@ class DeepSpeedLearner:
         return AutoModelForCausalLM.from_pretrained(
             folder, dtype=self._config.dtype, attn_implementation="sdpa", local_files_only=True
         )
+
+    def _frozen(self, folder: str) -> Policy:
+        return Policy(self._load_model(folder).requires_grad_(False), self._device).to(self._device).eval()
 
     def _settings(self) -> dict[str, object]:
         """DeepSpeed's settings; nothing that decides what is learnt is left to its defaults, which have changed."""
@@ -167,7 +174,7 @@ class DeepSpeedLearner:
         metrics = self._sum_over_ranks(sums)
         seconds = time.perf_counter() - start
         return metrics | {
-            "learner/grad_norm": float(self._engine.get_global_grad_norm()),
+            "learner/grad_norm": float(self._engine.get_global_grad_norm() or 0.0),
             "learner/lr": rate,
             "learner/skipped_steps": float(self._engine.skipped_steps),
             "learner/seconds": seconds,
@@ -184,7 +191,7 @@ class DeepSpeedLearner:
         )
         if self._reference is not None:
             with torch.no_grad():
-                reference_A, _ = action_logprobs(self._reference, micro, self._device)
+                reference_A, _ = self._reference(micro)
             penalty = kl_penalty(logprobs_A, reference_A, targets.weights_A)
             stats["learner/kl"] = penalty.item()
             loss = loss + config.kl * penalty
@@ -208,7 +215,7 @@ class DeepSpeedLearner:
         return Weights(self._step, str(Path(self._folder) / f"v{self._step:06d}"), "")
 
     def _tensors(self) -> Iterator[tuple[str, torch.Tensor]]:
-        for name, parameter in self._engine.module.model.named_parameters():
+        for name, parameter in self._policy.model.named_parameters():
             if self._config.zero_stage == 3:
                 with self._gathered([parameter]):
                     yield name, parameter.detach().clone()
@@ -221,7 +228,7 @@ class DeepSpeedLearner:
             "step": self._step,
             "num_ranks": self._place.num_ranks,
             "zero_stage": self._config.zero_stage,
-            "rng": _rng(self._device),
+            "random": asdict(RandomState.capture()),
         }
         (path / f"rank-{self._place.rank}.json").write_text(json.dumps(state))
 
@@ -229,29 +236,7 @@ class DeepSpeedLearner:
         state = json.loads((path / f"rank-{self._place.rank}.json").read_text())
         for name, present in (("num_ranks", self._place.num_ranks), ("zero_stage", self._config.zero_stage)):
             if state[name] != present:
-                raise ValueError(
-                    f"{path} was saved with learner.{name}={state[name]}, not {present}: resume with the saved one"
-                )
+                raise ValueError(f"{path} was saved with learner.{name}={state[name]}, not {present}: resume with the saved one")
         self._engine.load_checkpoint(str(path), tag=TAG)
         self._step = state["step"]
-        _set_rng(state["rng"], self._device)
-
-
-def _rng(device: torch.device) -> dict[str, object]:
-    """DeepSpeed saves no random state, without which a resumed run differs."""
-    kind, keys, *rest = np.random.get_state(legacy=True)
-    return {
-        "python": random.getstate(),
-        "numpy": [kind, np.asarray(keys).tolist(), *rest],
-        "torch": torch.get_rng_state().tolist(),
-        "cuda": torch.cuda.get_rng_state(device).tolist() if device.type == "cuda" else None,
-    }
-
-
-def _set_rng(state: Mapping[str, object], device: torch.device) -> None:
-    version, words, gauss = state["python"]
-    random.setstate((version, tuple(words), gauss))
-    np.random.set_state(tuple(state["numpy"]))
-    torch.set_rng_state(torch.tensor(state["torch"], dtype=torch.uint8))
-    if device.type == "cuda":
-        torch.cuda.set_rng_state(torch.tensor(state["cuda"], dtype=torch.uint8), device)
+        RandomState(**state["random"]).restore()

@@ -7,29 +7,13 @@ from __future__ import annotations
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch.utils.checkpoint import checkpoint
 from transformers import PreTrainedModel
 
+from learner.attention import NAME, blocks
 from learner.batch import Microbatch
 
 CHUNK = 64  # rows of logits held in fp32 at a time; larger ones leave the cache and are slower on a CPU
-
-
-def attention_mask(segments_S3: NDArray[np.int64], device: torch.device | str = "cpu") -> torch.Tensor:
-    """[1, 1, T, T] bool: token i sees token j iff j is an ancestor of i, or i itself.
-
-    In preorder the descendants of a segment end at one place, so i sees j iff j <= i < end of j's descendants.
-    """
-    starts_S, stops_S, parents_S = segments_S3.T
-    ends_S = stops_S.copy()
-    for segment in range(len(ends_S) - 1, 0, -1):
-        parent = parents_S[segment]
-        if parent >= 0:
-            ends_S[parent] = max(ends_S[parent], ends_S[segment])
-    ends_T = torch.from_numpy(np.repeat(ends_S, stops_S - starts_S)).to(device)
-    places_T = torch.arange(len(ends_T), device=device)
-    return ((places_T[None, :] <= places_T[:, None]) & (places_T[:, None] < ends_T[None, :]))[None, None]
 
 
 def action_logprobs(
@@ -40,6 +24,7 @@ def action_logprobs(
     The backbone runs once over the T unique tokens, the head only where something is predicted. A microbatch without
     actions gives empty tensors that still lead back to every parameter.
     """
+    model.set_attn_implementation(NAME)
     hidden_TD = _backbone(model, micro, device)
     sources_U, rows_A = np.unique(micro.sources_A, return_inverse=True)
     hidden_UD = hidden_TD[torch.from_numpy(sources_U).to(device)]
@@ -59,13 +44,10 @@ def action_logprobs(
 
 
 def _backbone(model: PreTrainedModel, micro: Microbatch, device: torch.device | str) -> torch.Tensor:
-    mask = attention_mask(micro.segments_S3, device)
-    # Additive in the model's dtype: attention would turn a boolean mask into this once a layer (5 to 10 % on a CPU).
-    bias = torch.zeros(mask.shape, dtype=model.dtype, device=device).masked_fill_(~mask, float("-inf"))
     return model.base_model(
         input_ids=torch.from_numpy(micro.tokens_T).to(device)[None],
         position_ids=torch.from_numpy(micro.positions_T).to(device)[None],
-        attention_mask=bias,
+        forest=blocks(micro.segments_S3, dtype=model.dtype, device=device),
         use_cache=False,
     ).last_hidden_state[0]
 

@@ -95,11 +95,11 @@ def read(weights: Weights) -> Iterator[tuple[str, torch.Tensor]]:
 
 def _parts(tensors: Iterable[tuple[str, torch.Tensor]]) -> Iterator[dict[str, torch.Tensor]]:
     part: dict[str, torch.Tensor] = {}
-    seen: set[tuple[int, int, torch.Size]] = set()
+    seen: set[tuple[int, torch.Size]] = set()
     size = 0
     for name, tensor in tensors:
         # A tied tensor shares its storage. Addresses are compared only while `part` keeps their tensors alive.
-        key = (tensor.untyped_storage().data_ptr(), tensor.storage_offset(), tensor.shape)
+        key = (tensor.data_ptr(), tensor.shape)
         if tensor.numel() and key in seen:
             continue
         if part and size + tensor.nbytes > MAX_SHARD_BYTES:

@@ -21,9 +21,7 @@ def malformed(task: Task, trajectory: Trajectory) -> Score:
 def idle(task: Task, trajectory: Trajectory) -> Score:
     """Unsolved user turns that needed a call and saw none, those never reached included."""
     rows = zip(references(task), user_turns(task, trajectory), solved(task, trajectory), strict=True)
-    return _total(
-        [bool(reference.calls and not turn.outcomes and not is_solved) for reference, turn, is_solved in rows]
-    )
+    return _total([bool(reference.calls and not turn.outcomes and not is_solved) for reference, turn, is_solved in rows])
 
 
 def extra(task: Task, trajectory: Trajectory) -> Score:

@@ -50,8 +50,6 @@ class Rubric:
 
     def _turn_rewards(self, scores: Mapping[str, Score]) -> tuple[float, ...]:
         rows = [
-            [weight * value for value in scores[name].per_turn]
-            for name, weight in self.weights.items()
-            if scores[name].per_turn
+            [weight * value for value in scores[name].per_turn] for name, weight in self.weights.items() if scores[name].per_turn
         ]
         return tuple(sum(column) for column in zip(*rows, strict=True))

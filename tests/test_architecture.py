@@ -79,12 +79,7 @@ def test_house_numbers() -> None:
         assert len((ROOT / name).read_text().splitlines()) <= 400, f"{name} is longer than 400 lines"
         for node in functions(tree):
             assert length(node) <= 60, f"{name}:{node.name} is longer than 60 lines"
-            lazy = [
-                m
-                for inner in ast.walk(node)
-                if isinstance(inner, (ast.Import, ast.ImportFrom))
-                for m in imported(inner)
-            ]
+            lazy = [m for inner in ast.walk(node) if isinstance(inner, (ast.Import, ast.ImportFrom)) for m in imported(inner)]
             assert all(m.split(".")[0] in ("vllm", "deepspeed") for m in lazy), f"{name}:{node.name} imports {lazy}"
             arguments = [a for a in (*node.args.args, *node.args.kwonlyargs) if a.arg not in ("self", "cls")]
             assert node.returns is not None and all(a.annotation for a in arguments), f"{name}:{node.name}: annotate"

@@ -76,11 +76,17 @@ class Broken:
     every: int
     calls: int = 0
 
+    async def ready(self) -> None:
+        return None
+
     async def generate(self, tokens: Sequence[int], sampling: Sampling, *, session: str) -> Completion:
         self.calls += 1
         if self.calls % self.every == 0:
             raise ConnectionError("the machine is gone")
         return await self.inner.generate(tokens, sampling, session=session)
+
+    async def forget(self, session: str) -> None:
+        return None
 
     async def load(self, weights) -> None:
         await self.inner.load(weights)

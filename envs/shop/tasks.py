@@ -17,7 +17,7 @@ LEVELS = ("1", "2", "3")
 NUM_TASKS = {"train": 600, "validation": 120, "test": 200}  # per level
 
 PHRASES = {
-    "find": ("What is the id of the {name}?", "Find the id of the {name}."),
+    "find": ("Find the {name}.", "Look up the {name}."),
     "price": ("What does {item} cost?", "What is the price of {item}?", "How much is {item}?"),
     "stock": ("How many of {item} are in stock?", "What is the stock of {item}?"),
     "add": ("Put {quantity} of {item} in the cart.", "Add {quantity} of {item} to the cart."),
@@ -40,25 +40,34 @@ def call_message(call: ToolCall) -> Message:
     return Message("assistant", f"<tool_call>{text}</tool_call>", (call,))
 
 
-def _example(request: str, call: ToolCall, *, result: str, answer: str) -> tuple[Message, ...]:
-    user, tool, closing = Message("user", request), Message("tool", result), Message("assistant", answer)
-    return user, call_message(call), tool, closing
+def _example(request: str, *steps: tuple[ToolCall, str], answer: str) -> tuple[Message, ...]:
+    said = [message for call, result in steps for message in (call_message(call), Message("tool", result))]
+    return Message("user", request), *said, Message("assistant", answer)
 
 
 _SOAP, _CLOCK = EXAMPLE_IDS
+# The call that an untrained policy gets wrong most often stands last.
 PREFIX = (
     Message("system", SYSTEM),
     *_example(
-        "What is the id of the soap?",
-        ToolCall("find", {"name": "soap"}),
-        result=f'{{"id":"{_SOAP}"}}',
+        f"What does {_CLOCK} cost?",
+        (ToolCall("price", {"id": _CLOCK}), '{"price":25}'),
+        answer="25",
+    ),
+    *_example(
+        "Find the soap.",
+        (ToolCall("find", {"name": "soap"}), f'{{"id":"{_SOAP}"}}'),
         answer=_SOAP,
     ),
-    *_example(f"What does {_CLOCK} cost?", ToolCall("price", {"id": _CLOCK}), result='{"price":25}', answer="25"),
     *_example(
-        f"Put 4 of {_CLOCK} in the cart.",
-        ToolCall("add", {"id": _CLOCK, "quantity": 4}),
-        result=f'{{"cart":{{"{_CLOCK}":4}}}}',
+        f"How many of {_SOAP} are in stock?",
+        (ToolCall("stock", {"id": _SOAP}), '{"stock":7}'),
+        answer="7",
+    ),
+    *_example(
+        "Put 3 of the soap in the cart.",
+        (ToolCall("find", {"name": "soap"}), f'{{"id":"{_SOAP}"}}'),
+        (ToolCall("add", {"id": _SOAP, "quantity": 3}), f'{{"cart":{{"{_SOAP}":3}}}}'),
         answer="Done",
     ),
 )

@@ -74,9 +74,7 @@ def test_any_text_parses(pieces: list[str]) -> None:
     assert not (message.calls and message.malformed)
 
 
-@given(
-    TEXTS, st.dictionaries(TEXTS, st.integers() | TEXTS | st.none() | st.lists(st.booleans(), max_size=3), max_size=4)
-)
+@given(TEXTS, st.dictionaries(TEXTS, st.integers() | TEXTS | st.none() | st.lists(st.booleans(), max_size=3), max_size=4))
 def test_what_is_called_is_read_back(name: str, arguments: dict) -> None:
     call = ToolCall(name, arguments)
     if "tool_call>" not in call_text(call)[11:-12]:

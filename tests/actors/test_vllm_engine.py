@@ -1,7 +1,12 @@
 import asyncio
+import copy
 import math
 import os
+import subprocess
+import sys
+import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -10,11 +15,12 @@ from transformers import AutoModelForCausalLM
 
 from actors.engine import EngineError, PromptTooLong, Sampling
 from actors.engine_pool import WeightsRefused
-from actors.vllm_engine import VLLMConfig, VLLMEngine, end_tokens
+from actors.vllm_engine import Owner, VLLMConfig, VLLMEngine, end_tokens
 from envs.types import Span
 from learner import publish
 from learner.model import prepare
 
+ROOT = Path(__file__).parents[2]
 # <|im_start|>user, "Name three colours.", <|im_end|>, <|im_start|>assistant
 CHAT = [1, 4093, 198, 5820, 1296, 14797, 30, 2, 198, 1, 520, 9531, 198]
 
@@ -46,6 +52,41 @@ def test_a_config_names_what_is_wrong_with_it(values):
     ((name, value),) = values.items()
     with pytest.raises(ValueError, match=rf"actors.engine.{name} is {value!r}"):
         VLLMConfig(**values)
+
+
+OWNER = """
+import time
+from multiprocessing import get_context
+from actors.vllm_engine import Owner
+
+child = get_context("spawn").Process(target=time.sleep, args=(600,))
+child.owner = Owner("owner")  # pickled with the rest of the process object, as vLLM pickles its config
+child.start()
+print(child.pid, flush=True)
+time.sleep(600)
+"""
+
+
+def test_what_is_given_an_owner_dies_when_the_owner_is_killed():
+    with subprocess.Popen([sys.executable, "-c", OWNER], stdout=subprocess.PIPE, cwd=ROOT) as owner:
+        assert owner.stdout is not None
+        child = int(owner.stdout.readline())
+        assert not is_gone(child)
+        owner.kill()
+    assert wait_until(lambda: is_gone(child))
+
+
+def test_a_copy_in_the_owner_itself_binds_nobody():
+    before = threading.active_count()
+    assert copy.deepcopy({"owner": Owner("owner")}) == {"owner": "owner"}
+    assert threading.active_count() == before
+
+
+def wait_until(condition: Callable[[], bool]) -> bool:
+    deadline = time.monotonic() + 20
+    while not condition() and time.monotonic() < deadline:
+        time.sleep(0.05)
+    return condition()
 
 
 def descendants(pid: int) -> set[int]:
@@ -100,7 +141,9 @@ async def test_the_life_of_an_engine(tmp_path, tmp_path_factory):
     reference = Reference(folder)
     before = descendants(os.getpid())
     engine = VLLMEngine(VLLMConfig(kv_cache_gb=1.0, max_model_len=1024), model=str(folder), seed=1)
-    processes = descendants(os.getpid()) - before
+    # multiprocessing's resource tracker, a child too, lives as long as this process
+    processes = {pid for pid in descendants(os.getpid()) - before if Path(f"/proc/{pid}/comm").read_text().startswith("VLLM")}
+    assert processes
     try:
         await check_sampling(engine, reference)
         await check_prompt_limits(engine)
@@ -110,10 +153,7 @@ async def test_the_life_of_an_engine(tmp_path, tmp_path_factory):
         await check_broken(engine, reference, tmp_path)
     finally:
         await engine.close()
-    deadline = time.monotonic() + 20
-    while not all(map(is_gone, processes)) and time.monotonic() < deadline:
-        await asyncio.sleep(0.1)
-    assert [pid for pid in processes if not is_gone(pid)] == []
+    assert wait_until(lambda: all(map(is_gone, processes)))
 
 
 def prompt(length: int, seed: int = 0) -> list[int]:

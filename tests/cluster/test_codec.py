@@ -29,9 +29,7 @@ TURN = Turn(
     Message("assistant", "x", (CALL,)),
     Observation((Message("tool", "{}"),), True, Signals((CallOutcome(CALL, {"id": "i1"}),), state={"cart": {}})),
 )
-GROUP = Group(
-    Assignment(3, TASK, "easy", 0.5, "progress", 1), (Trajectory("3-0", "t", (TURN,), Stop.DONE, 0.5, {"a": 1.0}),)
-)
+GROUP = Group(Assignment(3, TASK, "easy", 0.5, "progress", 1), (Trajectory("3-0", "t", (TURN,), Stop.DONE, 0.5, {"a": 1.0}),))
 
 
 def test_records_come_back_equal() -> None:

@@ -14,9 +14,7 @@ NEVER = GateConfig(plateau_validations=99)
 CONFIG = CurriculumConfig(
     [
         StageConfig("syntax", {"1": 1.0}, reward="format", augmentation=1.0, max_steps=3, gate=NEVER),
-        StageConfig(
-            "solve", {"1": 1.0, "2": 2.0}, sampler="frontier", group_size=4, gate=GateConfig(min_validation=0.9)
-        ),
+        StageConfig("solve", {"1": 1.0, "2": 2.0}, sampler="frontier", group_size=4, gate=GateConfig(min_validation=0.9)),
     ]
 )
 

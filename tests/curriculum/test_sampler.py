@@ -32,9 +32,7 @@ def test_uniform_gives_each_task_once_per_pass(num, lap, key):
 def test_passes_and_keys_shuffle_differently():
     pool = tasks(50)
     orders = {
-        tuple(uniform(pool, at, key=key).task.id for at in span)
-        for key in ("a", "b")
-        for span in (range(50), range(50, 100))
+        tuple(uniform(pool, at, key=key).task.id for at in span) for key in ("a", "b") for span in (range(50), range(50, 100))
     }
     assert len(orders) == 4
 

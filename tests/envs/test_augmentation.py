@@ -152,3 +152,11 @@ def test_the_config_names_the_environment_and_its_rules(tmp_path: Path):
         EnvsConfig("shoe")
     with pytest.raises(ValueError, match="absent.yaml"):
         rules(EnvsConfig(rules=str(tmp_path / "absent.yaml")))
+
+
+def test_a_rambling_answer_that_ends_the_user_turn_needs_no_hint():
+    task = taskset("train", "1")[0]
+    env = Augmented(Shop(), load_rules(RULES), strength=1.0)
+    env.reset(task)
+    observation = env.step(Message("assistant", "well, well", malformed="cut off"))
+    assert observation.done and observation.messages == () and observation.signals.malformed == "cut off"

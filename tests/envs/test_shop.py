@@ -5,7 +5,7 @@ import pytest
 
 from envs.environment import environment
 from envs.shop import LEVELS, Shop, oracle, taskset
-from envs.shop.shop import MAX_MESSAGES
+from envs.shop.shop import MAX_MALFORMED, MAX_MESSAGES
 from envs.shop.tasks import NUM_TASKS, PREFIX, call_message
 from envs.shop.world import EXAMPLE_IDS, NAMES, NOVEL_NAMES
 from envs.types import Message, Task, ToolCall
@@ -81,9 +81,7 @@ def test_levels_need_one_call_two_calls_and_several_user_turns():
 
 
 def test_a_level_two_request_does_not_tell_the_id():
-    assert not any(
-        call.arguments.get("id", "no id") in str(t.messages) for t in taskset("train", "2") for call in calls_in(t)
-    )
+    assert not any(call.arguments.get("id", "no id") in str(t.messages) for t in taskset("train", "2") for call in calls_in(t))
 
 
 def test_every_task_opens_with_the_same_prefix_and_its_first_request_alone():
@@ -138,17 +136,20 @@ def test_a_malformed_message_runs_nothing_and_is_told_so():
     assert not observation.done
 
 
-@pytest.mark.parametrize("message", [BAD, call_message(ToolCall("find", {"name": "lamp"}))])
-def test_a_user_turn_too_long_ends_the_episode_unsolved(message: Message):
+CALL = call_message(ToolCall("find", {"name": "lamp"}))
+
+
+@pytest.mark.parametrize(("message", "most"), [(BAD, MAX_MALFORMED), (CALL, MAX_MESSAGES)])
+def test_a_user_turn_too_long_ends_the_episode_unsolved(message: Message, most: int):
     shop = opened(taskset("train", "3")[0])
-    observations = [shop.step(message) for _ in range(MAX_MESSAGES)]
-    assert [observation.done for observation in observations] == [False] * (MAX_MESSAGES - 1) + [True]
+    observations = [shop.step(message) for _ in range(most)]
+    assert [observation.done for observation in observations] == [False] * (most - 1) + [True]
     assert observations[-1].signals.state is None
 
 
 def test_the_message_limit_counts_anew_in_each_user_turn():
     shop = opened(taskset("train", "3")[0])
-    assert not any(shop.step(message).done for message in (BAD,) * 4 + (ANSWER,) + (BAD,) * 4)
+    assert not any(shop.step(message).done for message in (CALL,) * 4 + (ANSWER,) + (CALL,) * 4)
 
 
 def test_each_error_of_a_call_the_policy_may_send_is_a_tool_message():

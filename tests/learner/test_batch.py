@@ -9,12 +9,19 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from envs.types import Assignment, Author, Group, Message, Observation, Span, Stop, Task, Trajectory, Turn
+from learner.attention import descendants_end
 from learner.batch import Batch, assemble, flatten
 from learner.credit import mean
-from learner.forward import attention_mask
 
 TASK = Task("t", "shop", "easy", (), (), {}, ())
 SYSTEM = (1, 1, 2)
+
+
+def sees(segments_S3: np.ndarray) -> np.ndarray:
+    """[T, T]: which token sees which."""
+    ends_T = descendants_end(segments_S3)
+    places = np.arange(len(ends_T))
+    return (places[None, :] <= places[:, None]) & (places[:, None] < ends_T[None, :])
 
 
 def turn(context: Sequence[int], action: Sequence[int], author: Author = Author.POLICY) -> Turn:
@@ -100,9 +107,7 @@ def test_a_trajectory_over_the_budget_is_whole_and_alone():
 
 
 def test_ranks_are_balanced():
-    groups = [
-        group(*(trajectory(turn([g] * 20, [k] * (5 + 3 * g)), reward=k) for k in range(100, 104))) for g in range(8)
-    ]
+    groups = [group(*(trajectory(turn([g] * 20, [k] * (5 + 3 * g)), reward=k) for k in range(100, 104))) for g in range(8)]
     batch = assemble(groups, mean, num_ranks=2, max_tokens=100)
     loads = [sum(micro.num_tokens for micro in shard) for shard in batch.shards]
     assert max(loads) / min(loads) < 1.15
@@ -111,9 +116,7 @@ def test_ranks_are_balanced():
 tokens = st.lists(st.integers(3, 6), min_size=1, max_size=6)
 turns = st.lists(st.builds(turn, tokens, tokens), min_size=1, max_size=3)
 trajectories = st.builds(
-    lambda first, rest, reward, stop: trajectory(
-        turn([*SYSTEM, *first.context], first.action), *rest, reward=reward, stop=stop
-    ),
+    lambda first, rest, reward, stop: trajectory(turn([*SYSTEM, *first.context], first.action), *rest, reward=reward, stop=stop),
     st.builds(turn, tokens, tokens),
     turns,
     st.sampled_from([0.0, 0.5, 1.0]),
@@ -142,7 +145,7 @@ def test_a_batch_holds_every_action_once(siblings: list[Group], num_ranks: int, 
     assert sum(float(micro.weights_A.sum()) for micro in micros) == pytest.approx(1, rel=1e-5)
     assert all(micro.num_tokens <= max(max_tokens, max(one.num_tokens for one in sound)) for micro in micros)
     for micro in micros:
-        mask = attention_mask(micro.segments_S3)[0, 0].numpy()
+        mask = sees(micro.segments_S3)
         for source, target in zip(micro.sources_A, micro.targets_A, strict=True):
             is_next = mask[:, source] & (micro.positions_T == micro.positions_T[source] + 1)
             assert target in micro.tokens_T[is_next]

@@ -31,9 +31,7 @@ SHAPE = {
 @pytest.fixture(scope="module", params=["llama", "qwen2"])
 def model(request: pytest.FixtureRequest) -> PreTrainedModel:
     torch.manual_seed(0)
-    return (
-        LlamaForCausalLM(LlamaConfig(**SHAPE)) if request.param == "llama" else Qwen2ForCausalLM(Qwen2Config(**SHAPE))
-    )
+    return LlamaForCausalLM(LlamaConfig(**SHAPE)) if request.param == "llama" else Qwen2ForCausalLM(Qwen2Config(**SHAPE))
 
 
 def sample_group(model: PreTrainedModel, seed: int, *, num_siblings: int = 4) -> Group:
@@ -50,9 +48,7 @@ def group_of(*trajectories: Trajectory) -> Group:
 
 
 @torch.no_grad()
-def sample_trajectory(
-    model: PreTrainedModel, prompt: list[int], rng: np.random.Generator, *, reward: float
-) -> Trajectory:
+def sample_trajectory(model: PreTrainedModel, prompt: list[int], rng: np.random.Generator, *, reward: float) -> Trajectory:
     tokens: list[int] = []
     turns: list[Turn] = []
     for number in range(2):

@@ -5,11 +5,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from learner.forward import attention_mask
+from learner.attention import descendants_end
 from learner.tree import build, pack
 
 # Three token ids only, so that prefixes coincide by chance.
 sequences = st.lists(st.lists(st.integers(0, 2), min_size=1, max_size=12), min_size=1, max_size=10)
+
+
+def sees(segments_S3: np.ndarray) -> np.ndarray:
+    """[T, T]: which token sees which."""
+    ends_T = descendants_end(segments_S3)
+    places = np.arange(len(ends_T))
+    return (places[None, :] <= places[:, None]) & (places[:, None] < ends_T[None, :])
 
 
 def num_prefixes(paths: list[list[int]]) -> int:
@@ -44,7 +51,7 @@ def test_segments_tile_the_forest_parents_first_and_are_maximal(paths: list[list
 @given(sequences)
 def test_a_token_sees_its_path_and_nothing_else(paths: list[list[int]]):
     forest = build(paths)
-    mask = attention_mask(forest.segments_S3)[0, 0].numpy()
+    mask = sees(forest.segments_S3)
     for path in forest.paths:
         for depth, place in enumerate(path):
             assert np.flatnonzero(mask[place]).tolist() == sorted(path[: depth + 1].tolist())

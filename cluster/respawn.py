@@ -1,0 +1,32 @@
+"""Starts engines; apart from placement, since it travels to the pool, which must not import the learner."""
+
+from __future__ import annotations
+
+from functools import partial
+
+from actors.engine import Engine
+from actors.vllm_engine import VLLMEngine
+from cluster.config import Config
+from cluster.remote import Resources, Spawn
+
+
+class Respawn:
+    """Starts engines, and starts one anew where the pool finds it failed; sent to the pool with its engines."""
+
+    def __init__(self, spawn: Spawn, config: Config, model: str) -> None:
+        self._spawn, self._config, self._model = spawn, config, model
+        self.engines = [self._start(index, 0) for index in range(config.actors.num_engines)]
+        self._attempts = [0] * len(self.engines)
+
+    async def __call__(self, index: int) -> Engine:
+        self._spawn.kill(self.engines[index])
+        self._attempts[index] += 1
+        self.engines[index] = self._start(index, self._attempts[index])
+        await self.engines[index].ready()
+        return self.engines[index]
+
+    def _start(self, index: int, attempt: int) -> Engine:
+        cluster = self._config.cluster
+        name = f"engine-{index}" + (f".{attempt}" if attempt else "")
+        make = partial(VLLMEngine, self._config.actors.engine, model=self._model, seed=self._config.seed + index)
+        return self._spawn(make, name, resources=Resources(cluster.engine_cpus, cluster.engine_gpus))

@@ -1,0 +1,229 @@
+"""`make bench`: what the system costs over its own parts, each as a ratio measured in one run.
+
+usage: python -m deploy.bench [engine] [learner] [publish]     all three without a name; writes runs/bench/<name>.json
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+from transformers import AutoModelForCausalLM
+
+from actors.engine import Sampling
+from actors.renderer import Renderer
+from cluster.config import Config, load, weights_folder
+from cluster.memory import MemoryPeak
+from cluster.placement import place
+from cluster.preflight import check
+from cluster.session import session
+from envs.environment import environment
+from envs.types import Assignment, Group, Message, Observation, Span, Stop, Trajectory, Turn
+from learner.batch import Batch, assemble
+from learner.credit import CREDITS
+from learner.forward import action_logprobs
+from learner.loss import LOSSES, Targets
+
+CONFIG, OUT = Path("deploy/experiments/shop.yaml"), Path("runs/bench")
+NUM_PROMPTS, NEW_TOKENS, ROUNDS = 64, 40, 5
+GREEDY = Sampling(temperature=0.0, max_tokens=NEW_TOKENS)
+
+
+@dataclass(frozen=True, slots=True)
+class Figure:
+    """One benchmark's outcome: medians of paired rounds; `goal` is what `ratio` should reach."""
+
+    name: str
+    value: float
+    reference: float
+    unit: str
+    goal: float | None
+
+    def tell(self) -> None:
+        ratio = self.value / self.reference
+        goal = "" if self.goal is None else f" (goal {self.goal:g})"
+        print(f"{self.name:10} {self.value:10.2f} {self.unit}   reference {self.reference:10.2f}   ratio {ratio:.2f}{goal}")
+        OUT.mkdir(parents=True, exist_ok=True)
+        record = {"value": self.value, "reference": self.reference, "ratio": ratio, "goal": self.goal, "unit": self.unit}
+        command = f"make bench ARGS={self.name}"
+        (OUT / f"{self.name}.json").write_text(json.dumps({**record, "command": command}, indent=1))
+
+
+def prompts(model: str) -> list[list[int]]:
+    """The opening tokens of real tasks: they share the tools and examples, as in a run."""
+    renderer = Renderer(model)
+    tasks = environment("shop").taskset("train", "2")[:NUM_PROMPTS]
+    return [list(renderer.open(task.messages, task.tools)) for task in tasks]
+
+
+def median_pairs(ours: Callable[[], float], theirs: Callable[[], float]) -> tuple[float, float]:
+    """Medians of the two, measured in turn after one warm-up each."""
+    pairs = [(ours(), theirs()) for _ in range(ROUNDS + 1)][1:]
+    return statistics.median(a for a, _ in pairs), statistics.median(b for _, b in pairs)
+
+
+class RawVLLM:
+    """vLLM by itself, in a process of its own that answers one round per line."""
+
+    def __init__(self, config: Config, model: str) -> None:
+        engine = config.actors.engine
+        settings = json.dumps({"model": model, "max_model_len": engine.max_model_len, "max_num_seqs": engine.max_num_seqs})
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "deploy.raw_vllm", settings], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        )
+
+    def __call__(self, tokens: Sequence[Sequence[int]]) -> float:
+        """Tokens a second of one batch."""
+        assert self._process.stdin and self._process.stdout
+        self._process.stdin.write(json.dumps({"prompts": tokens, "max_tokens": NEW_TOKENS}) + "\n")
+        self._process.stdin.flush()
+        while not (line := self._process.stdout.readline()).startswith("tokens/s "):
+            if not line:
+                raise RuntimeError("raw vLLM ended; its error is above")
+        return float(line.split()[1])
+
+    def close(self) -> None:
+        self._process.terminate()
+        self._process.wait(30)
+
+
+async def bench_engine(config: Config, model: str) -> None:
+    system = place(config, model, weights=weights_folder(config), rendezvous="")
+    await system.engines.ready()
+    raw, tokens = RawVLLM(config, model), prompts(model)
+
+    async def ours() -> float:
+        begun = time.perf_counter()
+        calls = (system.engines.generate(t, GREEDY, session=f"{n}") for n, t in enumerate(tokens))
+        done = await asyncio.gather(*calls)
+        return sum(len(completion.tokens) for completion in done) / (time.perf_counter() - begun)
+
+    pairs = [(await ours(), raw(tokens)) for _ in range(ROUNDS + 1)][1:]
+    raw.close()
+    value, reference = (statistics.median(column) for column in zip(*pairs, strict=True))
+    Figure("engine", value, reference, "tokens/s", 0.9).tell()
+
+
+def groups(model: str) -> list[Group]:
+    """Eight groups of eight oracle trajectories with rewards that differ: tokens of a real batch."""
+    renderer, entry = Renderer(model), environment("shop")
+    found = []
+    for number, task in enumerate(entry.taskset("train", "2")[:8]):
+        turns = []
+        env, context = entry.make(), renderer.open(task.messages, task.tools)
+        env.reset(task)
+        for message in entry.oracle(task):
+            action = renderer.act(message)
+            observation = env.step(message)
+            turns.append(_turn(context, action, message, observation=observation))
+            context = renderer.extend(action, observation.messages)
+        base = Trajectory("", task.id, tuple(turns), Stop.DONE)
+        siblings = (replace(_varied(base, k), id=f"{number}-{k}", reward=float(k % 2)) for k in range(8))
+        found.append(Group(Assignment(number, task, "bench", 0.0, "progress", 8), tuple(siblings)))
+    return found
+
+
+def _turn(context: Sequence[int], action: Sequence[int], message: Message, *, observation: Observation) -> Turn:
+    return Turn(tuple(context), tuple(action), (-0.5,) * len(action), (Span(0, 0, len(action)),), message, observation)
+
+
+def _varied(trajectory: Trajectory, number: int) -> Trajectory:
+    """Siblings differ from their third sampled token on, as sampled ones would."""
+    turns = []
+    for turn in trajectory.turns:
+        varied = tuple(token if at < 3 else (token + number) % 40_000 for at, token in enumerate(turn.action))
+        turns.append(replace(turn, action=varied))
+    return replace(trajectory, turns=tuple(turns))
+
+
+class PlainLearner:
+    """The same update by PyTorch alone: bf16 weights, fp32 master weights, AdamW."""
+
+    def __init__(self, config: Config, model: str) -> None:
+        self._limits = config.learner
+        self._model = AutoModelForCausalLM.from_pretrained(model, dtype=torch.bfloat16).train()
+        self._parameters = list(self._model.parameters())
+        self._masters = [p.detach().float().requires_grad_() for p in self._parameters]
+        self._optimizer = torch.optim.AdamW(self._masters, lr=config.learner.learning_rate, fused=True)
+
+    def update(self, batch: Batch) -> None:
+        limits = self._limits
+        for micro in batch.shards[0]:
+            logprobs, _ = action_logprobs(self._model, micro)
+            loss, _ = LOSSES[limits.loss](
+                logprobs, Targets.of(micro), clip_low=limits.clip_low, clip_high=limits.clip_high, max_weight=limits.max_weight
+            )
+            loss.backward()
+            for parameter, master in zip(self._parameters, self._masters, strict=True):
+                if parameter.grad is not None:
+                    gradient = parameter.grad.float()
+                    master.grad = gradient if master.grad is None else master.grad.add_(gradient)
+                    parameter.grad = None
+        torch.nn.utils.clip_grad_norm_(self._masters, limits.max_grad_norm)
+        self._optimizer.step()
+        self._optimizer.zero_grad()
+        with torch.no_grad():
+            for parameter, master in zip(self._parameters, self._masters, strict=True):
+                parameter.copy_(master)
+
+
+async def bench_learner(config: Config, model: str) -> None:
+    config = replace(config, cluster=replace(config.cluster, spawn="ray"))
+    system = place(config, model, weights=weights_folder(config), rendezvous=f"file:///tmp/tiltyard-bench-{time.time_ns()}")
+    limits = config.learner
+    batch = assemble(groups(model), CREDITS["grpo"], num_ranks=1, max_tokens=limits.max_tokens, aggregation="token")
+    plain, pairs = PlainLearner(config, model), []
+    for _ in range(ROUNDS - 1):
+        begun = time.perf_counter()
+        await system.learner.update(batch)
+        between = time.perf_counter()
+        plain.update(batch)
+        pairs.append((batch.num_tokens / (between - begun), batch.num_tokens / (time.perf_counter() - between)))
+    value, reference = (statistics.median(column) for column in zip(*pairs[1:], strict=True))
+    Figure("learner", value, reference, "tokens/s", 0.85).tell()
+
+
+async def bench_publish(config: Config, model: str) -> None:
+    system = place(config, model, weights=weights_folder(config), rendezvous=f"file:///tmp/tiltyard-bench-{time.time_ns()}")
+    await system.engines.ready()
+    limits = config.learner
+    batch = assemble(groups(model)[:1], CREDITS["grpo"], num_ranks=1, max_tokens=limits.max_tokens, aggregation="token")
+    seconds = []
+    for _ in range(ROUNDS):
+        await system.learner.update(batch)
+        begun = time.perf_counter()
+        await system.engines.load(await system.learner.publish())
+        seconds.append(time.perf_counter() - begun)
+    size_gb = sum(path.stat().st_size for path in Path(model).glob("*.safetensors")) / 1e9
+    Figure("publish", statistics.median(seconds[1:]), size_gb, "s for reference GB", None).tell()
+
+
+BENCHES = {"engine": bench_engine, "learner": bench_learner, "publish": bench_publish}
+
+
+async def measure(name: str, config: Config, model: str) -> None:
+    memory = MemoryPeak(every_s=2.0)
+    watching = asyncio.create_task(memory.watch())
+    await BENCHES[name](config, model)
+    watching.cancel()
+    print(f"{'':10} peak memory of the benchmark {memory.peak_gb:.1f} GB")
+
+
+def main(names: Sequence[str]) -> None:
+    for name in names or BENCHES:
+        config = replace(load(CONFIG), name=f"bench-{name}")
+        model = check(config)
+        with session(config.cluster):
+            asyncio.run(measure(name, config, model))
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

@@ -1,0 +1,109 @@
+"""An episode: what ends it, and whose failure is whose."""
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import pytest
+
+from actors.engine import Sampling
+from actors.renderer import Renderer
+from actors.rollout import Limits, Rollout
+from actors.scripted_engine import ScriptedEngine
+from envs.environment import ENVIRONMENTS
+from envs.types import Assignment, Author, Message, Observation, Stop, Task, Trajectory
+
+SHOP = ENVIRONMENTS["shop"]
+TASK = SHOP.taskset("train", "2")[0]
+LIMITS = Limits(max_turns=20, max_tokens=100_000, deadline_s=20)
+SAMPLING = Sampling(max_tokens=400)
+
+
+@dataclass
+class Play:
+    """Says given texts, one an action."""
+
+    renderer: Renderer
+    texts: Sequence[str]
+    said: int = 0
+
+    def __call__(self, tokens: Sequence[int], session: str) -> Sequence[int]:
+        text = self.texts[min(self.said, len(self.texts) - 1)]
+        self.said += 1
+        return (*self.renderer.encode(text), self.renderer.eos)
+
+
+@dataclass
+class Faulty:
+    """An environment whose machine fails."""
+
+    error: Exception | None = None
+    hang: asyncio.Event | None = None
+    closed: list[bool] = field(default_factory=list)
+
+    def reset(self, task: Task) -> Observation:
+        return Observation(task.messages)
+
+    def step(self, message: Message) -> Observation:
+        if self.error:
+            raise self.error
+        return Observation((Message("tool", "{}"),))
+
+    def close(self) -> None:
+        self.closed.append(True)
+
+
+def assignment(start: tuple[Message, ...] = ()) -> Assignment:
+    return Assignment(0, TASK, "s", 0.0, "progress", 1, start)
+
+
+async def play(folder: str, texts: Sequence[str], *, env=None, limits: Limits = LIMITS, start=(), latency=None) -> Trajectory:
+    renderer = Renderer(folder)
+    engine = ScriptedEngine(Play(renderer, texts), latency=latency)
+    rollout = Rollout(env or SHOP.make(), engine, renderer, limits=limits)
+    return await rollout(assignment(start), SAMPLING, trajectory_id="0-0")
+
+
+async def test_the_oracle_is_recorded_turn_by_turn(byte_folder: str) -> None:
+    moves = SHOP.oracle(TASK)
+    trajectory = await play(byte_folder, [move.content for move in moves])
+    assert trajectory.stop is Stop.DONE and len(trajectory.turns) == len(moves)
+    renderer = Renderer(byte_folder)
+    tokens = [token for turn in trajectory.turns for token in (*turn.context, *turn.action)]
+    history = [*TASK.messages]
+    for turn in trajectory.turns:
+        history += [turn.message, *turn.observation.messages]
+    closing = renderer.encode(renderer.text(history, TASK.tools)[len(renderer.decode(tokens)) :])
+    assert renderer.decode(tokens) + renderer.decode(closing) == renderer.text(history, TASK.tools)
+    assert all(len(turn.action) == len(turn.logprobs) for turn in trajectory.turns)
+
+
+async def test_the_machines_failure_is_a_fault_and_the_environment_is_closed(byte_folder: str) -> None:
+    env = Faulty(error=OSError("disk is gone"))
+    trajectory = await play(byte_folder, ["hello"], env=env)
+    assert trajectory.stop is Stop.FAULT and "disk is gone" in trajectory.fault
+    assert env.closed == [True]
+
+
+@pytest.mark.parametrize(
+    ("limits", "stop"),
+    [
+        (Limits(3, 100_000, 20), Stop.MAX_TURNS),
+        (Limits(20, 3_000, 20), Stop.MAX_TOKENS),
+    ],
+)
+async def test_limits_end_an_episode(byte_folder: str, limits: Limits, stop: Stop) -> None:
+    trajectory = await play(byte_folder, ["x" * 300], env=Faulty(), limits=limits)
+    assert trajectory.stop is stop
+
+
+async def test_a_deadline_ends_an_episode_and_keeps_what_was_played(byte_folder: str) -> None:
+    trajectory = await play(byte_folder, ["x"], env=Faulty(), limits=Limits(10**6, 10**9, 0.3), latency=lambda _: 0.05)
+    assert trajectory.stop is Stop.DEADLINE and trajectory.turns
+
+
+async def test_a_start_state_is_replayed_before_the_policy_speaks(byte_folder: str) -> None:
+    moves = SHOP.oracle(TASK)
+    trajectory = await play(byte_folder, [move.content for move in moves[1:]], start=tuple(moves[:1]))
+    assert [turn.author for turn in trajectory.turns[:2]] == [Author.EXPERT, Author.POLICY]
+    assert trajectory.stop is Stop.DONE and trajectory.turns[0].versions == ()

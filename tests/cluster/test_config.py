@@ -1,0 +1,62 @@
+"""A wrong word in a config is told by its name, before anything starts."""
+
+from pathlib import Path
+
+import pytest
+
+from cluster.config import ConfigError, dump, load
+from cluster.preflight import check
+
+EXPERIMENTS = sorted((Path(__file__).parents[2] / "deploy" / "experiments").glob("*.yaml"))
+
+
+@pytest.mark.parametrize("path", EXPERIMENTS, ids=lambda path: path.stem)
+def test_shipped_experiments_load_and_come_back_equal(path: Path, tmp_path: Path) -> None:
+    config = load(path)
+    copy = tmp_path / "config.yaml"
+    copy.write_text(dump(config))
+    assert load(copy) == config
+
+
+@pytest.mark.parametrize(
+    ("override", "told"),
+    [
+        ("learner.num_stepz=3", "num_steps"),
+        ("learner.num_steps=abc", "abc"),
+        ("learner.clip_low=3", "3"),
+        ("actors.temperature=0", "above 0"),
+        ("cluster.spawn=slurm", "slurm"),
+        ("learner.num_steps", "key=value"),
+        ("name=a/b", "a/b"),
+        ("curriculum.stages=[]", "at least one stage"),
+        ('curriculum.stages=[{name: a, levels: {"1": 1}, reward: gold}]', "gold"),
+        ("rewards.rubrics.progress.luck=1", "luck"),
+        ("envs.name=casino", "casino"),
+    ],
+)
+def test_a_bad_value_is_named(override: str, told: str) -> None:
+    with pytest.raises(ConfigError, match=told):
+        load(EXPERIMENTS[0], [override])
+
+
+def test_more_ranks_than_one_process_has_is_refused() -> None:
+    with pytest.raises(ConfigError, match="num_ranks"):
+        load(EXPERIMENTS[0], ["cluster.spawn=local", "learner.num_ranks=2"])
+
+
+def test_a_missing_file_names_those_there_are(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="no config file"):
+        load(tmp_path / "nope.yaml")
+
+
+@pytest.mark.parametrize(
+    ("overrides", "told"),
+    [
+        (['curriculum.stages=[{name: a, levels: {"9": 1}}]'], "level '9'"),
+        (["cluster.min_memory_gb=1e6"], "min_memory_gb"),
+        (["actors.model=/no/such/model", "cluster.min_memory_gb=0"], "/no/such/model"),
+    ],
+)
+def test_what_the_machine_lacks_is_named(overrides: list[str], told: str) -> None:
+    with pytest.raises(ConfigError, match=told):
+        check(load(EXPERIMENTS[0], overrides))
