@@ -73,7 +73,7 @@ def test_engine_and_learner_agree_on_log_probabilities(trained: Path) -> None:
 
 
 def test_the_trained_model_is_an_ordinary_folder(trained: Path) -> None:
-    done = tiltyard("evaluate", str(trained), "cluster.num_test_tasks=2", "cluster.spawn=local")
+    done = tiltyard("evaluate", str(trained), "cluster.num_test_tasks=2")
     assert done.returncode == 0, done.stderr
     levels = json.loads(done.stdout[done.stdout.index("{") :])
     assert levels["1"]["num_tasks"] == 2
@@ -84,6 +84,13 @@ def test_it_resumes_where_it_ended(trained: Path) -> None:
     assert done.returncode == 0, done.stdout + done.stderr
     assert [line["step"] for line in metrics(trained)] == [1, 2, 3]
     assert Ledger(trained / "ledger.jsonl").counts.is_balanced
+
+
+def test_the_same_config_in_one_process(tmp_path: Path) -> None:
+    overrides = [*SMALL, f"cluster.runs={tmp_path}", "name=local", "learner.num_steps=1", "cluster.num_test_tasks=0"]
+    done = tiltyard("train", "deploy/experiments/shop.yaml", *overrides, "cluster.spawn=local")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert [line["step"] for line in metrics(tmp_path / "local")] == [1]
 
 
 def test_ctrl_c_stops_with_a_checkpoint(tmp_path: Path) -> None:
@@ -106,11 +113,11 @@ def test_a_job_on_a_head_with_a_token(tmp_path: Path) -> None:
     token.chmod(0o600)
     env = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(token), "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0"}
     full = {**os.environ, **env}
-    start = [str(BIN / "ray"), "start", "--head", "--port", "16379", "--dashboard-port", "18265", "--num-cpus", "2"]
+    start = [str(BIN / "ray"), "start", "--head", "--port", "6399", "--dashboard-port", "8299", "--num-cpus", "2"]
     try:
         subprocess.run([*start, "--temp-dir", "/tmp/tiltyard-ray"], env=full, check=True, capture_output=True, timeout=120)
         overrides = [*SMALL, f"cluster.runs={tmp_path}", "name=job", "learner.num_steps=1", "cluster.num_test_tasks=0"]
-        address = ["--address", "http://127.0.0.1:18265"]
+        address = ["--address", "http://127.0.0.1:8299"]
         refused = tiltyard("submit", "deploy/experiments/shop.yaml", *address, env={"RAY_AUTH_MODE": "disabled"})
         assert refused.returncode == 2 and "wants a token" in refused.stderr
         done = tiltyard("submit", "deploy/experiments/shop.yaml", *overrides, *address, env=env)
