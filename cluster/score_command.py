@@ -5,17 +5,16 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from pathlib import Path
 
-from rewards.score import ScoreError, score_file
+from rewards.score import score_file
 
 
 def main(arguments: argparse.Namespace) -> int:
     """Exit status 0 where every line was scored, 2 where one could not be read."""
     try:
-        for verdict in score_file(arguments.env, Path(arguments.file)):
+        for verdict in score_file(arguments.env, arguments.file):
             print(json.dumps(verdict))
-    except (ScoreError, ValueError) as error:
+    except ValueError as error:
         print(f"tiltyard: {error}", file=sys.stderr)
         return 2
     return 0

@@ -1,0 +1,46 @@
+"""The command as a user types it; what needs no engine."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+from cluster import cli
+from envs.environment import ENVIRONMENTS
+from envs.truth import references
+
+ROOT = Path(__file__).parents[2]
+
+
+def test_help_imports_nothing_heavy() -> None:
+    probe = "import sys, cluster.cli; cluster.cli.parser(); print(sorted({'torch', 'ray', 'vllm', 'omegaconf'} & set(sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", probe], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+def test_a_wrong_key_is_told_and_nothing_is_left_behind(tmp_path: Path, capsys) -> None:
+    status = cli.main(["train", str(ROOT / "deploy/experiments/shop.yaml"), "learner.num_stepz=3", f"cluster.runs={tmp_path}"])
+    assert status == 2 and "num_steps" in capsys.readouterr().err and not list(tmp_path.iterdir())
+
+
+def test_resume_of_nothing_is_told(tmp_path: Path, capsys) -> None:
+    assert cli.main(["train", "--resume", str(tmp_path)]) == 2
+    assert "config.yaml" in capsys.readouterr().err
+
+
+def test_recorded_calls_are_scored(tmp_path: Path, capsys) -> None:
+    task = ENVIRONMENTS["shop"].taskset("test", "2")[0]
+    turns = [[{"name": c.name, "arguments": dict(c.arguments)} for c in reference.calls] for reference in references(task)]
+    recorded = [{"task_id": task.id, "turns": turns}, {"task_id": task.id, "turns": [[] for _ in turns]}]
+    file = tmp_path / "calls.jsonl"
+    file.write_text("".join(json.dumps(line) + "\n" for line in recorded))
+    assert cli.main(["score", "shop", str(file)]) == 0
+    right, idle = (json.loads(line) for line in capsys.readouterr().out.splitlines())
+    assert right["success"] and not idle["success"] and idle["reward"] < right["reward"] == 1.0
+
+
+def test_a_bad_recording_names_the_line(tmp_path: Path, capsys) -> None:
+    file = tmp_path / "calls.jsonl"
+    file.write_text("{}\n")
+    assert cli.main(["score", "shop", str(file)]) == 2
+    assert "line 1" in capsys.readouterr().err
