@@ -35,7 +35,7 @@ class EnvActor:
         return Group(assignment, tuple(await asyncio.gather(*siblings)))
 
     async def _sibling(self, assignment: Assignment, number: int, *, greedy: bool) -> Trajectory:
-        trajectory_id = f"{assignment.id}-{number}"
+        trajectory_id, fault = f"{assignment.id}-{number}", ""
         for attempt in range(self._config.fault_retries + 1):
             sampling = self._sampling((assignment.seed + 104729 * number + attempt) % 2**31, greedy=greedy)
             play = Rollout(self._environment(assignment, number), self._engine, self._renderer, limits=self._limits)
@@ -43,7 +43,8 @@ class EnvActor:
             await self._engine.forget(trajectory_id)
             if trajectory.stop is not Stop.FAULT:
                 return self._rubrics[assignment.reward](assignment.task, trajectory)
-        raise GroupFault(f"assignment {assignment.id}, task {assignment.task.id}: {trajectory.fault}")
+            fault = trajectory.fault
+        raise GroupFault(f"assignment {assignment.id}, task {assignment.task.id}: {fault}")
 
     def _sampling(self, seed: int, *, greedy: bool) -> Sampling:
         temperature = GREEDY if greedy else self._config.temperature

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -105,8 +106,12 @@ def _explain(error: OmegaConfBaseException, path: Path) -> str:
 
 
 def weights_folder(config: Config) -> str:
-    """Where publications live: shared memory on one node, or the folder that the config names."""
+    """Where publications live: the folder that the config names, or shared memory, cleared of what killed runs left."""
     if config.cluster.weights:
         return str(Path(config.cluster.weights).absolute())
-    base = "/dev/shm" if os.access("/dev/shm", os.W_OK) else "/tmp"
-    return f"{base}/tiltyard-{config.name}-{os.getpid()}"
+    base = Path("/dev/shm" if os.access("/dev/shm", os.W_OK) else "/tmp")
+    for left in base.glob("tiltyard-*-*"):  # of a run that was killed: its process is gone, its weights are not
+        owner = left.name.rsplit("-", 1)[1]
+        if owner.isdigit() and not Path(f"/proc/{owner}").exists():
+            shutil.rmtree(left, ignore_errors=True)
+    return str(base / f"tiltyard-{config.name}-{os.getpid()}")

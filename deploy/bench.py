@@ -11,7 +11,7 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -22,7 +22,7 @@ from actors.engine import Sampling
 from actors.renderer import Renderer
 from cluster.config import Config, load, weights_folder
 from cluster.memory import MemoryPeak
-from cluster.placement import place
+from cluster.placement import place, place_actors
 from cluster.preflight import check
 from cluster.session import session
 from envs.environment import environment
@@ -64,12 +64,6 @@ def prompts(model: str) -> list[list[int]]:
     return [list(renderer.open(task.messages, task.tools)) for task in tasks]
 
 
-def median_pairs(ours: Callable[[], float], theirs: Callable[[], float]) -> tuple[float, float]:
-    """Medians of the two, measured in turn after one warm-up each."""
-    pairs = [(ours(), theirs()) for _ in range(ROUNDS + 1)][1:]
-    return statistics.median(a for a, _ in pairs), statistics.median(b for _, b in pairs)
-
-
 class RawVLLM:
     """vLLM by itself, in a process of its own that answers one round per line."""
 
@@ -91,18 +85,19 @@ class RawVLLM:
         return float(line.split()[1])
 
     def close(self) -> None:
-        self._process.terminate()
-        self._process.wait(30)
+        assert self._process.stdin
+        self._process.stdin.close()  # it ends with its input, and takes vLLM's processes along
+        self._process.wait(60)
 
 
 async def bench_engine(config: Config, model: str) -> None:
-    system = place(config, model, weights=weights_folder(config), rendezvous="")
-    await system.engines.ready()
+    engines, _ = place_actors(config, model)
+    await engines.ready()
     raw, tokens = RawVLLM(config, model), prompts(model)
 
     async def ours() -> float:
         begun = time.perf_counter()
-        calls = (system.engines.generate(t, GREEDY, session=f"{n}") for n, t in enumerate(tokens))
+        calls = (engines.generate(t, GREEDY, session=f"{n}") for n, t in enumerate(tokens))
         done = await asyncio.gather(*calls)
         return sum(len(completion.tokens) for completion in done) / (time.perf_counter() - begun)
 

@@ -9,6 +9,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import pytest
+import torch
+from transformers import LlamaConfig, LlamaForCausalLM
 
 from actors.config import ActorsConfig
 from actors.engine import Completion, Sampling
@@ -17,6 +19,7 @@ from actors.env_actor import EnvActor
 from actors.renderer import Renderer
 from actors.scripted_engine import ScriptedEngine
 from cluster.config import ClusterConfig, Config
+from cluster.gang import Gang
 from cluster.keeper import Keeper, Stopped
 from cluster.ledger import Ledger
 from cluster.placement import tasks
@@ -32,6 +35,8 @@ from envs.types import Assignment, Stop
 from learner import checkpoint
 from learner.buffer import Buffer
 from learner.config import LearnerConfig
+from learner.deepspeed_learner import DeepSpeedLearner, LearnerPlace
+from learner.learner import Learner
 from learner.tiny_learner import TinyLearner
 from rewards.config import RewardsConfig, rubrics
 
@@ -104,7 +109,9 @@ def config(**learner) -> Config:
     )
 
 
-def build(folder: Path, byte_folder: str, config: Config, *, broken: int = 0) -> tuple[System, Keeper]:
+def build(
+    folder: Path, byte_folder: str, config: Config, *, broken: int = 0, learner: Learner | None = None
+) -> tuple[System, Keeper]:
     renderer = Renderer(byte_folder)
     policy = Policy(renderer)
     pool = tasks(config, "train", most=30)
@@ -121,7 +128,7 @@ def build(folder: Path, byte_folder: str, config: Config, *, broken: int = 0) ->
     make = lambda: EnvActor(  # noqa: E731
         actor_config, engines, model=byte_folder, rules=rules(EnvsConfig()), rubrics=rubrics(RewardsConfig())
     )
-    learner = TinyLearner(258, 0.01, seed=config.seed, folder=str(folder / "weights"))
+    learner = learner or TinyLearner(258, 0.01, seed=config.seed, folder=str(folder / "weights"))
     limits = config.learner
     buffer = Buffer(groups_per_batch=limits.groups_per_batch, max_lag=limits.max_lag, max_refills=limits.max_refills)
     system = System(config, curriculum, (make(), make()), engines, learner, buffer)
@@ -129,8 +136,16 @@ def build(folder: Path, byte_folder: str, config: Config, *, broken: int = 0) ->
     return system, Keeper(system, folder, telemetry, validation=())
 
 
-async def play(folder: Path, byte_folder: str, config: Config, *, resume: bool = False, broken: int = 0) -> System:
-    system, keeper = build(folder, byte_folder, config, broken=broken)
+async def play(
+    folder: Path,
+    byte_folder: str,
+    config: Config,
+    *,
+    resume: bool = False,
+    broken: int = 0,
+    learner: Learner | None = None,
+) -> System:
+    system, keeper = build(folder, byte_folder, config, broken=broken, learner=learner)
     if resume:
         found = checkpoint.latest(folder / "checkpoints")
         assert found is not None
@@ -169,6 +184,27 @@ async def test_a_resumed_run_equals_an_unstopped_one_bit_for_bit(tmp_path: Path,
     assert Ledger(whole / "ledger.jsonl").counts == Ledger(half / "ledger.jsonl").counts
     state = json.loads(await one.curriculum.state())
     assert state == json.loads(await other.curriculum.state())
+
+
+@pytest.mark.e2e
+async def test_stopping_after_step_5_and_resuming_gives_the_same_step_10_on_deepspeed(tmp_path: Path, byte_folder: str) -> None:
+    """The real learner; the engine is scripted, since vLLM's numerics depend on which requests share a batch."""
+    shape = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4}
+    torch.manual_seed(0)
+    model = LlamaForCausalLM(LlamaConfig(vocab_size=258, max_position_embeddings=8192, **shape))
+    model.save_pretrained(tmp_path / "model")
+
+    def learner(name: str) -> Gang:
+        place = LearnerPlace(0, 1, f"file://{tmp_path}/meet-{name}", 1)
+        settings = config(num_steps=10).learner
+        return Gang([DeepSpeedLearner(settings, place, model=str(tmp_path / "model"), folder=str(tmp_path / name), seed=0)])
+
+    whole, half = tmp_path / "whole", tmp_path / "half"
+    one, first, second = learner("a"), learner("b"), learner("c")
+    await play(whole, byte_folder, config(num_steps=10, checkpoint_every=5), learner=one)
+    await play(half, byte_folder, config(num_steps=5, checkpoint_every=5), learner=first)
+    await play(half, byte_folder, config(num_steps=10, checkpoint_every=5), resume=True, learner=second)
+    assert (await one.publish()).checksum == (await second.publish()).checksum != (await first.publish()).checksum
 
 
 async def test_faults_are_played_again_and_never_trained_on(tmp_path: Path, byte_folder: str) -> None:
