@@ -144,12 +144,12 @@ class Keeper:
             self._ledger.end(group.assignment.id, End.TRAINED, step)
         levels = await self._validate(step)
         reward = sum(result.reward for result in levels.values()) / len(levels) if levels else None
+        await self._report(step, groups, metrics)
         stage = (await self._system.curriculum.status()).stage
         decision = await self._system.curriculum.advance(StepFacts(step, stage, metrics.get("learner/grad_norm", 0.0), reward))
         if decision.advance:
-            status = await self._system.curriculum.status()
-            self._telemetry.note(f"step {step}: stage {status.stage}: {decision.reason}")
-        await self._report(step, groups, metrics)
+            after = (await self._system.curriculum.status()).stage
+            self._telemetry.note(f"step {step}: from stage {stage} to {after}: {decision.reason}")
         await self._snap()
         if step % self._system.config.learner.checkpoint_every == 0:
             await self.checkpoint()
@@ -213,7 +213,7 @@ class Keeper:
         seconds, self._begun = time.monotonic() - self._begun, time.monotonic()
         books = {f"buffer/{name}": float(self._verdicts[name]) for name in ("filtered", "stale")}
         phases = {f"cluster/{name}_s": spent for name, spent in self._seconds.items()}
-        acted = summarise(self._finished, groups, version=step - 1, seconds=self._seconds["generate"])
+        acted = summarise(self._finished, groups, version=step - 1, seconds=seconds)
         stage = {"curriculum/stage_index": float(status.index)}
         rate = {"learner/tokens_per_s": metrics.get("learner/tokens", 0.0) / self._seconds["update"]}
         merged = {**acted, **books, **phases, **stage, **rate, **metrics}
