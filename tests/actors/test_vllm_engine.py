@@ -15,7 +15,9 @@ from transformers import AutoModelForCausalLM
 
 from actors.engine import EngineError, PromptTooLong, Sampling
 from actors.engine_pool import WeightsRefused
+from actors.renderer import Renderer
 from actors.vllm_engine import Owner, VLLMConfig, VLLMEngine, end_tokens
+from envs.shop import taskset
 from envs.types import Span
 from learner import publish
 from learner.model import prepare
@@ -145,7 +147,7 @@ async def test_the_life_of_an_engine(tmp_path, tmp_path_factory):
     processes = {pid for pid in descendants(os.getpid()) - before if Path(f"/proc/{pid}/comm").read_text().startswith("VLLM")}
     assert processes
     try:
-        await check_sampling(engine, reference)
+        await check_sampling(engine, reference, folder)
         await check_prompt_limits(engine)
         await check_load(engine, reference, tmp_path)
         await check_load_in_flight(engine, reference, tmp_path)
@@ -160,15 +162,22 @@ def prompt(length: int, seed: int = 0) -> list[int]:
     return torch.randint(1000, 40000, (length,), generator=torch.Generator().manual_seed(seed)).tolist()
 
 
-async def check_sampling(engine: VLLMEngine, reference: Reference) -> None:
+def task_prompt(folder: Path) -> list[int]:
+    """What a policy reads in a run: on random tokens every log-probability is -8 to -13, and its rounding as large."""
+    task = taskset("test", "3")[0]
+    return list(Renderer(str(folder)).open(task.messages, task.tools))
+
+
+async def check_sampling(engine: VLLMEngine, reference: Reference, folder: Path) -> None:
+    read = task_prompt(folder)
     for temperature in (1.0, 0.5):
         sampling = Sampling(temperature=temperature, max_tokens=32, seed=3)
-        completion = await engine.generate(prompt(200), sampling, session="s")
+        completion = await engine.generate(read, sampling, session="s")
         assert len(completion.logprobs) == len(completion.tokens)
         assert completion.versions == (Span(0, 0, len(completion.tokens)),)
-        expected = reference.logprobs(prompt(200), completion.tokens, temperature)
+        expected = reference.logprobs(read, completion.tokens, temperature)
         assert (torch.tensor(completion.logprobs) - expected).abs().mean() < 0.05
-        assert await engine.generate(prompt(200), sampling, session="again") == completion
+        assert await engine.generate(read, sampling, session="again") == completion
     cut = await engine.generate(prompt(200), Sampling(max_tokens=4, seed=3), session="s")
     assert (cut.finish, len(cut.tokens)) == ("length", 4)
     ended = await engine.generate(CHAT, Sampling(temperature=0, max_tokens=300), session="s")
