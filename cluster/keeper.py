@@ -215,8 +215,7 @@ class Keeper:
         phases = {f"cluster/{name}_s": spent for name, spent in self._seconds.items()}
         acted = summarise(self._finished, groups, version=step - 1, seconds=seconds)
         stage = {"curriculum/stage_index": float(status.index)}
-        rate = {"learner/tokens_per_s": metrics.get("learner/tokens", 0.0) / self._seconds["update"]}
-        merged = {**acted, **books, **phases, **stage, **rate, **metrics}
+        merged = {**acted, **books, **phases, **stage, **metrics}
         total = self._system.config.learner.num_steps
         self._telemetry.step(StepReport(step, total, step, status.stage, status.reason, seconds, merged))
         self._finished.clear()

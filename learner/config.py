@@ -54,7 +54,7 @@ class LearnerConfig:
             _check_number(name, vars(self)[name], at_least=0)
         for name in ("learning_rate", "max_grad_norm"):
             _check_number(name, vars(self)[name], at_least=0, inclusive=False)
-        _check_name("zero_stage", self.zero_stage, (0, 1, 2, 3))
+        _check_name("zero_stage", self.zero_stage, (1, 2, 3))
         _check_name("dtype", self.dtype, DTYPES)
         _check_name("credit", self.credit, tuple(CREDITS))
         _check_name("aggregation", self.aggregation, AGGREGATIONS)

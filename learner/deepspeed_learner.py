@@ -148,8 +148,7 @@ class DeepSpeedLearner:
             "data_types": {"grad_accum_dtype": "fp32"},
             "communication_data_type": "fp32",
             "zero_optimization": {
-                # Stage 0 would add up bf16 gradients in bf16; stage 1 gives the same weights, and better.
-                "stage": max(1, self._config.zero_stage),
+                "stage": self._config.zero_stage,
                 "overlap_comm": False,
                 "reduce_bucket_size": BUCKET,
                 "allgather_bucket_size": BUCKET,

@@ -18,6 +18,7 @@ ROOT = Path(__file__).parents[1]
 BIN = Path(sys.executable).parent
 SMALL = [
     "learner.groups_per_batch=2",
+    "learner.max_lag=0",  # the log-probability gap is then the numerics' alone, not the weights' age
     "learner.max_refills=2",
     "learner.checkpoint_every=1",
     "actors.max_open_groups=2",
