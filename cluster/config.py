@@ -72,6 +72,11 @@ class Config:
                 f"learner.num_ranks is {self.learner.num_ranks} with cluster.spawn=local, which is one process; "
                 "set learner.num_ranks=1 or cluster.spawn=ray"
             )
+        if self.actors.top_p < 1 and self.learner.loss != "nll":
+            raise ValueError(
+                f"actors.top_p is {self.actors.top_p}: the engine's log-probabilities would be of the tokens that it left, the "
+                "learner's of all; set actors.top_p=1 and lower actors.temperature, which both apply"
+            )
         for stage in self.curriculum.stages:
             if stage.reward not in self.rewards.rubrics:
                 known = ", ".join(sorted(self.rewards.rubrics))

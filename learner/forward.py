@@ -17,9 +17,11 @@ CHUNK = 64  # rows of logits held in fp32 at a time; larger ones leave the cache
 
 
 def action_logprobs(
-    model: PreTrainedModel, micro: Microbatch, device: torch.device | str = "cpu"
+    model: PreTrainedModel, micro: Microbatch, device: torch.device | str = "cpu", *, temperature: float = 1.0
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """The model's log-probability of each action token (A, fp32, with gradient) and its entropy there (A, detached).
+
+    Both are of softmax(logits / temperature), which is what the engine sampled from.
 
     The backbone runs once over the T unique tokens, the head only where something is predicted. A microbatch without
     actions gives empty tensors that still lead back to every parameter.
@@ -37,7 +39,7 @@ def action_logprobs(
         targets = torch.from_numpy(micro.targets_A[entries]).to(device)
         # Logits are made again in the backward pass: all of them in fp32 would be the largest tensor of the step.
         hidden = hidden_UD[start : start + CHUNK]
-        parts.append(checkpoint(_chunk, head, hidden, rows, targets, use_reentrant=False))
+        parts.append(checkpoint(_chunk, head, hidden, rows, targets, temperature, use_reentrant=False))
     back_A = torch.from_numpy(np.argsort(order_A)).to(device)
     logprobs_A, entropy_A = (torch.cat(part)[back_A] for part in zip(*parts, strict=True))
     return logprobs_A, entropy_A
@@ -53,9 +55,9 @@ def _backbone(model: PreTrainedModel, micro: Microbatch, device: torch.device | 
 
 
 def _chunk(
-    head: torch.nn.Module, hidden_UD: torch.Tensor, rows_A: torch.Tensor, targets_A: torch.Tensor
+    head: torch.nn.Module, hidden_UD: torch.Tensor, rows_A: torch.Tensor, targets_A: torch.Tensor, temperature: float
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    all_UV = torch.log_softmax(head(hidden_UD).float(), dim=-1)
+    all_UV = torch.log_softmax(head(hidden_UD).float() / temperature, dim=-1)
     with torch.no_grad():
         entropy_U = -torch.linalg.vecdot(all_UV.exp(), all_UV)
     return all_UV[rows_A, targets_A], entropy_U[rows_A]

@@ -25,6 +25,7 @@ def test_shipped_experiments_load_and_come_back_equal(path: Path, tmp_path: Path
         ("learner.num_steps=abc", "abc"),
         ("learner.clip_low=3", "3"),
         ("actors.temperature=0", "above 0"),
+        ("actors.top_p=0.9", "actors.temperature"),
         ("cluster.spawn=slurm", "slurm"),
         ("learner.num_steps", "key=value"),
         ("name=a/b", "a/b"),

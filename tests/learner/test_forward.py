@@ -78,6 +78,14 @@ def test_the_learner_agrees_with_the_engine_token_by_token(model: PreTrainedMode
     assert entropy.shape == logprobs.shape and float(entropy.min()) > 0 and not entropy.requires_grad
 
 
+def test_log_probabilities_are_of_the_tempered_policy(model: PreTrainedModel):
+    micro = only(assemble([sample_group(model, 0, num_siblings=1)], lambda _: ((1.0, 1.0),)))
+    half, _ = action_logprobs(model, micro, temperature=0.5)
+    logits = model(torch.from_numpy(micro.tokens_T)[None]).logits[0].float()  # one sibling: no fork
+    expected = torch.log_softmax(logits[micro.sources_A] / 0.5, -1).gather(1, torch.from_numpy(micro.targets_A)[:, None])[:, 0]
+    assert float((half - expected).detach().abs().max()) < 1e-5
+
+
 @pytest.mark.parametrize("slip", [-1, 1])
 def test_a_slip_of_one_token_shows(model: PreTrainedModel, slip: int):
     micro = only(assemble([sample_group(model, 0)], mean))
