@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
+from pathlib import Path
 from typing import Protocol, TypeVar
 
 import ray
@@ -13,6 +15,12 @@ from ray.actor import ActorHandle
 T = TypeVar("T")
 # OpenMP threads that wait must sleep: spinning, an engine and a learner on the same cores take each other's time.
 QUIET_THREADS = {"OMP_WAIT_POLICY": "PASSIVE"}
+
+
+def lean_memory() -> dict[str, str]:
+    """Variables for a process of large tensors: jemalloc, which Ray ships, gives back what glibc's allocator would keep."""
+    library = Path(ray.__file__).parent / "core" / "libjemalloc.so"
+    return {"LD_PRELOAD": os.environ.get("LD_PRELOAD", str(library))} if library.is_file() else {}
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch.utils.checkpoint import checkpoint
 from transformers import AttentionInterface
 
 NAME = "tiltyard_forest"
@@ -95,6 +96,13 @@ def forest_attention(
         length = query.shape[2]
         is_hidden = torch.ones(length, length, dtype=torch.bool, device=query.device).triu(1)
         forest = (Block(0, length, (), query.new_zeros(length, length).masked_fill_(is_hidden, float("-inf"))),)
+    # The products are made again in the backward pass: kept, they would be half of all that a microbatch keeps, and the
+    # memory is better spent on larger microbatches, which compute their shared prefix fewer times.
+    made = checkpoint(_by_block, query * scaling, key, value, forest, use_reentrant=False, preserve_rng_state=False)
+    return made.transpose(1, 2), None
+
+
+def _by_block(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, forest: Sequence[Block]) -> torch.Tensor:
     repeats = query.shape[1] // key.shape[1]
     if repeats > 1:
         key, value = key.repeat_interleave(repeats, 1), value.repeat_interleave(repeats, 1)
@@ -103,14 +111,14 @@ def forest_attention(
     keys, values = key.split(sizes, 2), value.split(sizes, 2)
     parts = [
         _attend(
-            queries * scaling,
+            queries,
             torch.cat([*(keys[above] for above in block.ancestors), keys[place]], 2),
             torch.cat([*(values[above] for above in block.ancestors), values[place]], 2),
             bias_LN=block.bias_LN,
         )
         for place, (block, queries) in enumerate(zip(forest, query.split(sizes, 2), strict=True))
     ]
-    return torch.cat(parts, 2).transpose(1, 2), None
+    return torch.cat(parts, 2)
 
 
 def _attend(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, *, bias_LN: torch.Tensor) -> torch.Tensor:
