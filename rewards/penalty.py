@@ -9,8 +9,8 @@ from rewards.user_turns import solved, user_turns
 
 
 def errors(task: Task, trajectory: Trajectory) -> Score:
-    """Calls that came to an error."""
-    return _total([sum(bool(outcome.error) for outcome in turn.outcomes) for turn in user_turns(task, trajectory)])
+    """User turns in which a call came to an error: a second try costs nothing more, or giving up would pay."""
+    return _total([any(outcome.error for outcome in turn.outcomes) for turn in user_turns(task, trajectory)])
 
 
 def malformed(task: Task, trajectory: Trajectory) -> Score:

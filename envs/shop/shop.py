@@ -11,24 +11,24 @@ from envs.types import CallOutcome, Json, Message, Observation, Signals, Task
 
 RULES = str(Path(__file__).parent.parent / "shop_hints.yaml")
 MAX_MESSAGES = 5  # the assistant's, in one user turn
-MAX_MALFORMED = 2  # of them: a policy that rambles is not heard to the end
+MAX_MISTAKES = 2  # of them, malformed or refused: room to act on one hint, and no rambling to the end
 
 
 class Shop:
     """A message with calls runs them; one without ends the user turn, even where the token limit cut it off.
 
-    A user turn too long ends the episode.
+    A user turn too long, or with too many mistakes, ends the episode.
     """
 
     def __init__(self) -> None:
         self._world: World | None = None
         self._requests: list[str] = []
-        self._num_messages = self._num_malformed = 0
+        self._num_messages = self._num_mistakes = 0
 
     def reset(self, task: Task) -> Observation:
         self._world = World(str(task.payload["seed"]), novel=task.payload["novel"] is True)
         self._requests = cast(list[str], task.payload["requests"])[1:]
-        self._num_messages = self._num_malformed = 0
+        self._num_messages = self._num_mistakes = 0
         return Observation(task.messages)
 
     def step(self, message: Message) -> Observation:
@@ -39,8 +39,8 @@ class Shop:
             return self._end_user_turn(self._world, message.malformed)
         outcomes = () if message.malformed else tuple(self._world.run(call) for call in message.calls)
         contents = [_content(outcome) for outcome in outcomes] if outcomes else [_compact({"error": "malformed"})]
-        self._num_malformed += bool(message.malformed)
-        done = self._num_messages >= MAX_MESSAGES or self._num_malformed >= MAX_MALFORMED
+        self._num_mistakes += bool(message.malformed) or any(outcome.error for outcome in outcomes)
+        done = self._num_messages >= MAX_MESSAGES or self._num_mistakes >= MAX_MISTAKES
         if done:
             self._world = None
         messages = tuple(Message("tool", content) for content in contents)
@@ -50,7 +50,7 @@ class Shop:
         self._world = None
 
     def _end_user_turn(self, world: World, malformed: str) -> Observation:
-        self._num_messages = self._num_malformed = 0
+        self._num_messages = self._num_mistakes = 0
         signals = Signals(malformed=malformed, state=world.snapshot())
         if not self._requests:
             self._world = None

@@ -46,30 +46,30 @@ def _example(request: str, *steps: tuple[ToolCall, str], answer: str) -> tuple[M
 
 
 _SOAP, _CLOCK = EXAMPLE_IDS
-# The call that an untrained policy gets wrong most often stands last.
+_FIND_SOAP = (ToolCall("find", {"name": "soap"}), f'{{"id":"{_SOAP}"}}')
 PREFIX = (
     Message("system", SYSTEM),
+    *_example(f"What does {_CLOCK} cost?", (ToolCall("price", {"id": _CLOCK}), '{"price":25}'), answer="25"),
+    *_example("Find the soap.", _FIND_SOAP, answer=_SOAP),
     *_example(
-        f"What does {_CLOCK} cost?",
-        (ToolCall("price", {"id": _CLOCK}), '{"price":25}'),
-        answer="25",
-    ),
-    *_example(
-        "Find the soap.",
-        (ToolCall("find", {"name": "soap"}), f'{{"id":"{_SOAP}"}}'),
-        answer=_SOAP,
-    ),
-    *_example(
-        f"How many of {_SOAP} are in stock?",
+        "How many of the soap are in stock?",
+        _FIND_SOAP,
         (ToolCall("stock", {"id": _SOAP}), '{"stock":7}'),
         answer="7",
     ),
     *_example(
+        "What does the clock cost?",
+        (ToolCall("find", {"name": "clock"}), f'{{"id":"{_CLOCK}"}}'),
+        (ToolCall("price", {"id": _CLOCK}), '{"price":25}'),
+        answer="25",
+    ),
+    *_example(
         "Put 3 of the soap in the cart.",
-        (ToolCall("find", {"name": "soap"}), f'{{"id":"{_SOAP}"}}'),
+        _FIND_SOAP,
         (ToolCall("add", {"id": _SOAP, "quantity": 3}), f'{{"cart":{{"{_SOAP}":3}}}}'),
         answer="Done",
     ),
+    *_example("Check out.", (ToolCall("checkout", {}), '{"total":21}'), answer="21"),
 )
 
 

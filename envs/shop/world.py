@@ -20,8 +20,8 @@ NOVEL_NAMES = (
 )  # fmt: skip
 EXAMPLE_IDS = ("i417", "i308")
 ERRORS = (
-    "unknown tool", "bad arguments", "bad id", "not found", "bad quantity", "out of stock", "empty cart", "not in cart",
-    "malformed",
+    "unknown tool", "bad arguments", "bad id", "not found", "bad name", "bad quantity", "out of stock", "empty cart",
+    "not in cart", "malformed",
 )  # fmt: skip
 NUM_ITEMS = 12
 _IDS = tuple(f"i{number}" for number in range(100, 1000) if f"i{number}" not in EXAMPLE_IDS)
@@ -105,7 +105,7 @@ class World:
         for item in self.items.values():
             if item.name == name:
                 return item.id
-        raise Refused("not found")
+        raise Refused("bad name" if name in self.items else "not found")
 
     def _item(self, id: str) -> Item:
         if id not in self.items:

@@ -5,9 +5,9 @@ import pytest
 
 from envs.environment import environment
 from envs.shop import LEVELS, Shop, oracle, taskset
-from envs.shop.shop import MAX_MALFORMED, MAX_MESSAGES
+from envs.shop.shop import MAX_MESSAGES, MAX_MISTAKES
 from envs.shop.tasks import NUM_TASKS, PREFIX, call_message
-from envs.shop.world import EXAMPLE_IDS, NAMES, NOVEL_NAMES
+from envs.shop.world import EXAMPLE_IDS, NAMES, NOVEL_NAMES, World
 from envs.types import Message, Task, ToolCall
 
 SPLITS = tuple(NUM_TASKS)
@@ -136,20 +136,23 @@ def test_a_malformed_message_runs_nothing_and_is_told_so():
     assert not observation.done
 
 
-CALL = call_message(ToolCall("find", {"name": "lamp"}))
+THREE_TURNS = taskset("train", "3")[0]
+CALL = call_message(ToolCall("stock", {"id": min(World(THREE_TURNS.id, novel=False).items)}))
+REFUSED = call_message(ToolCall("price", {"id": "lamp"}))
 
 
-@pytest.mark.parametrize(("message", "most"), [(BAD, MAX_MALFORMED), (CALL, MAX_MESSAGES)])
+@pytest.mark.parametrize(("message", "most"), [(BAD, MAX_MISTAKES), (REFUSED, MAX_MISTAKES), (CALL, MAX_MESSAGES)])
 def test_a_user_turn_too_long_ends_the_episode_unsolved(message: Message, most: int):
-    shop = opened(taskset("train", "3")[0])
+    shop = opened(THREE_TURNS)
     observations = [shop.step(message) for _ in range(most)]
     assert [observation.done for observation in observations] == [False] * (most - 1) + [True]
     assert observations[-1].signals.state is None
 
 
-def test_the_message_limit_counts_anew_in_each_user_turn():
-    shop = opened(taskset("train", "3")[0])
-    assert not any(shop.step(message).done for message in (CALL,) * 4 + (ANSWER,) + (CALL,) * 4)
+def test_messages_and_mistakes_count_anew_in_each_user_turn():
+    shop = opened(THREE_TURNS)
+    one = (REFUSED, CALL, CALL, CALL)
+    assert not any(shop.step(message).done for message in (*one, ANSWER, *one))
 
 
 def test_each_error_of_a_call_the_policy_may_send_is_a_tool_message():

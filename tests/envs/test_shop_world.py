@@ -81,6 +81,7 @@ def test_each_refusal_has_its_code_and_changes_nothing():
     item = first(shop)
     assert error(shop, "fly") == "unknown tool"
     assert error(shop, "find", name="unicorn") == "not found"
+    assert error(shop, "find", name=next(iter(shop.items))) == "bad name"
     assert error(shop, "price", id="i1") == "bad id"
     assert error(shop, "price", id=item.name) == "bad id"
     assert error(shop, "remove", id="i1") == "bad id"

@@ -200,7 +200,13 @@ def test_every_way_of_doing_nothing_pays_less_than_trying(level: str):
         assert max(stuck, repeater) < honest
 
 
-def test_five_errors_in_a_user_turn_still_pay_more_than_never_having_tried():
+def test_giving_up_after_an_error_pays_no_more_than_erring_again():
+    task = taskset("train", "1")[0]
+    hopeless = Message("assistant", "", (ToolCall("fly", {}),))
+    assert scored(task, [hopeless, ANSWER]).reward == scored(task, [hopeless, hopeless]).reward
+
+
+def test_erring_to_the_end_of_a_user_turn_still_pays_more_than_never_having_tried():
     task = taskset("train", "1")[0]
     hopeless = ToolCall("fly", {})
     assert scored(task, [Message("assistant", "", (hopeless,))] * 5).reward > scored(task, [ANSWER]).reward

@@ -4,6 +4,7 @@ from pathlib import Path
 import pytest
 
 from envs.shop import LEVELS, taskset
+from envs.shop.shop import MAX_MISTAKES
 from envs.types import Json, Task
 from rewards.score import SHAPE, score_file, score_line
 
@@ -41,7 +42,7 @@ def test_a_recording_that_stops_early_or_runs_too_long_is_scored_as_far_as_it_go
     assert score_line("shop", json.dumps({"task_id": task.id, "turns": []}))["success"] is False
     call: Json = {"name": "checkout", "arguments": {}}
     long = score_line("shop", json.dumps({"task_id": task.id, "turns": [[call] * 50] * 9}))
-    assert len(long["errors"]) == 5
+    assert len(long["errors"]) == MAX_MISTAKES
 
 
 @pytest.mark.parametrize(
