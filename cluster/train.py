@@ -49,6 +49,7 @@ async def learn(system: System, keeper: Keeper) -> None:
                 num_ranks=config.num_ranks,
                 max_tokens=config.max_tokens,
                 aggregation=config.aggregation,
+                full=config.groups_per_batch,
             )
             metrics = await system.learner.update(batch) if groups else {}
         with keeper.phase("engines", "publish"):

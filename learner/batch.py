@@ -32,8 +32,8 @@ class Microbatch:
 
     `positions_T` is the depth of a token in its path. Rows of `segments_S3` are (start, stop, parent segment or -1);
     they tile 0..T in order, parents before children. The logits at T-index `sources_A` predict the token ids
-    `targets_A`, which the engine sampled with `logprobs_A`. `weights_A` sum to 1 over the whole
-    batch, all ranks together.
+    `targets_A`, which the engine sampled with `logprobs_A`. `weights_A` sum over all ranks to 1, or to the
+    share of a full batch that there is.
     """
 
     tokens_T: Ints
@@ -90,18 +90,26 @@ def flatten(trajectory: Trajectory, advantages: Sequence[float]) -> Sample:
 
 
 def assemble(
-    groups: Sequence[Group], credit: Credit, *, num_ranks: int = 1, max_tokens: int = 1536, aggregation: str = "token"
+    groups: Sequence[Group],
+    credit: Credit,
+    *,
+    num_ranks: int = 1,
+    max_tokens: int = 1536,
+    aggregation: str = "token",
+    full: int = 0,
 ) -> Batch:
     """Advantages, flattening, weights and packing. ValueError where there is nothing to train on.
 
+    A batch of fewer groups than `full` counts for less: the groups left out had no signal, and no gradient to give.
     `aggregation` "token" weighs every action token alike; "sequence" every trajectory, its tokens alike within it.
     """
     samples = _samples(groups, credit)
     lengths = [sum(sample.mask) for sample in samples]
+    total = min(1.0, len(groups) / full) if full else 1.0
     if aggregation == "token":
-        weights = [1.0 / sum(lengths)] * len(samples)
+        weights = [total / sum(lengths)] * len(samples)
     elif aggregation == "sequence":
-        weights = [1.0 / (len(samples) * length) for length in lengths]
+        weights = [total / (len(samples) * length) for length in lengths]
     else:
         raise ValueError(f"no aggregation is called {aggregation!r}: choose token or sequence")
     parts = pack([sample.tokens for sample in samples], max_tokens, multiple=num_ranks)

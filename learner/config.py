@@ -20,6 +20,7 @@ class LearnerConfig:
     groups_per_batch: int = 8
     learning_rate: float = 4e-5
     warmup_steps: int = 0
+    final_rate: float = 1.0  # the learning rate of the last step as a share of `learning_rate`, approached linearly
     weight_decay: float = 0.0
     betas: list[float] = field(default_factory=lambda: [0.9, 0.95])
     max_grad_norm: float = 1.0
@@ -52,7 +53,7 @@ class LearnerConfig:
             _check_number(name, vars(self)[name], at_least=1)
         for name in ("warmup_steps", "max_lag", "max_refills", "weight_decay", "clip_high", "kl"):
             _check_number(name, vars(self)[name], at_least=0)
-        for name in ("learning_rate", "max_grad_norm"):
+        for name in ("learning_rate", "max_grad_norm", "final_rate"):
             _check_number(name, vars(self)[name], at_least=0, inclusive=False)
         _check_name("zero_stage", self.zero_stage, (1, 2, 3))
         _check_name("dtype", self.dtype, DTYPES)
@@ -73,6 +74,12 @@ class LearnerConfig:
                 f"learner.max_weight is {self.max_weight}: give a finite number of at least 1 + clip_high = "
                 f"{1 + self.clip_high}, or the truncation would act before the clip"
             )
+
+    def rate(self, step: int) -> float:
+        """The learning rate of the update after `step` others: a linear rise, and a linear way to `final_rate`."""
+        warm = min(1.0, (step + 1) / max(1, self.warmup_steps))
+        way = min(1.0, step / max(1, self.num_steps - 1))
+        return self.learning_rate * warm * (1 + way * (self.final_rate - 1))
 
 
 def _check_number(name: str, value: float, *, at_least: float, inclusive: bool = True) -> None:

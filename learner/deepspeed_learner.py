@@ -170,7 +170,7 @@ class DeepSpeedLearner:
         for micro in shard:
             for name, value in self._backward(micro).items():
                 sums[name] = sums.get(name, 0.0) + value
-        rate = self._config.learning_rate * min(1.0, (self._step + 1) / max(1, self._config.warmup_steps))
+        rate = self._config.rate(self._step)
         for group in self._optimizer.param_groups:
             group["lr"] = rate
         before_step = time.perf_counter()

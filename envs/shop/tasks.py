@@ -47,6 +47,7 @@ def _example(request: str, *steps: tuple[ToolCall, str], answer: str) -> tuple[M
 
 _SOAP, _CLOCK = EXAMPLE_IDS
 _FIND_SOAP = (ToolCall("find", {"name": "soap"}), f'{{"id":"{_SOAP}"}}')
+# The call with the most to get right stands last, where an untrained policy looks first.
 PREFIX = (
     Message("system", SYSTEM),
     *_example(f"What does {_CLOCK} cost?", (ToolCall("price", {"id": _CLOCK}), '{"price":25}'), answer="25"),
@@ -69,7 +70,6 @@ PREFIX = (
         (ToolCall("add", {"id": _SOAP, "quantity": 3}), f'{{"cart":{{"{_SOAP}":3}}}}'),
         answer="Done",
     ),
-    *_example("Check out.", (ToolCall("checkout", {}), '{"total":21}'), answer="21"),
 )
 
 

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from envs.types import Assignment, Author, Group, Message, Observation, Span, Stop, Task, Trajectory, Turn
 from learner.attention import descendants_end
 from learner.batch import Batch, assemble, flatten
+from learner.config import AGGREGATIONS
 from learner.credit import mean
 
 TASK = Task("t", "shop", "easy", (), (), {}, ())
@@ -91,6 +92,14 @@ def test_the_weights_of_both_aggregations():
     ((by_sequence,),) = assemble([siblings], mean, aggregation="sequence").shards
     assert by_token.weights_A.tolist() == [0.25] * 4
     assert by_sequence.weights_A.tolist() == pytest.approx([1 / 6] * 3 + [1 / 2])
+
+
+def test_a_batch_that_is_not_full_counts_for_as_much_less():
+    siblings = group(trajectory(turn([1], [2, 3, 4]), reward=1.0), trajectory(turn([1], [5])))
+    for aggregation in AGGREGATIONS:
+        ((quarter,),) = assemble([siblings], mean, aggregation=aggregation, full=4).shards
+        ((whole,),) = assemble([siblings], mean, aggregation=aggregation, full=1).shards
+        assert float(quarter.weights_A.sum()) == pytest.approx(0.25) and float(whole.weights_A.sum()) == pytest.approx(1)
 
 
 def test_ranks_without_work_get_padding():

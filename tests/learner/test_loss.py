@@ -104,3 +104,9 @@ def test_a_bad_config_names_the_field_and_the_value(field: str, value: float | s
     with pytest.raises(ValueError) as error:
         LearnerConfig(**{field: value})
     assert f"learner.{field}" in str(error.value) and str(value) in str(error.value)
+
+
+def test_the_learning_rate_rises_and_falls_in_a_line():
+    config = LearnerConfig(num_steps=5, learning_rate=1.0, warmup_steps=2, final_rate=0.2)
+    assert [config.rate(step) for step in range(6)] == pytest.approx([0.5, 0.8, 0.6, 0.4, 0.2, 0.2])
+    assert LearnerConfig(num_steps=1, learning_rate=1.0).rate(0) == 1.0
