@@ -23,7 +23,7 @@ PARTS: dict[str, Reward] = {
 
 def _defaults() -> dict[str, dict[str, float]]:
     # An idle user turn must cost more than all the errors one may hold, and a malformed message no less than an idle turn.
-    trying = {"progress": 0.5, "calls": 0.5, "errors": -0.05, "malformed": -0.3, "idle": -0.3, "extra": -0.02}
+    trying = {"progress": 0.5, "calls": 0.5, "errors": -0.2, "malformed": -0.3, "idle": -0.3, "extra": -0.02}
     return {"format": {"format": 0.5}, "progress": trying}
 
 
