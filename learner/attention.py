@@ -96,8 +96,8 @@ def forest_attention(
         length = query.shape[2]
         is_hidden = torch.ones(length, length, dtype=torch.bool, device=query.device).triu(1)
         forest = (Block(0, length, (), query.new_zeros(length, length).masked_fill_(is_hidden, float("-inf"))),)
-    # The products are made again in the backward pass: kept, they would be half of all that a microbatch keeps, and the
-    # memory is better spent on larger microbatches, which compute their shared prefix fewer times.
+    # The products are made again in the backward pass: the memory that they would hold is better spent on larger
+    # microbatches, which compute their shared prefix fewer times.
     made = checkpoint(_by_block, query * scaling, key, value, forest, use_reentrant=False, preserve_rng_state=False)
     return made.transpose(1, 2), None
 
@@ -122,7 +122,7 @@ def _by_block(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, fores
 
 
 def _attend(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, *, bias_LN: torch.Tensor) -> torch.Tensor:
-    # Plain products: at these sizes PyTorch's fused attention takes 1.4 times as long on a CPU, most of it going backward.
+    # Plain products: at these sizes PyTorch's fused attention is slower on a CPU, most of all going backward.
     return torch.softmax(query @ key.transpose(-1, -2) + bias_LN, -1) @ value
 
 

@@ -41,13 +41,13 @@ def written(folder: Path, **entry: Json) -> str:
 def test_a_bare_error_becomes_its_hint_and_is_recorded():
     observation = augmented().step(BAD_ID)
     assert observation.messages[0].content == '{"error":"i1 is no id. Call find with the name to get the id."}'
-    assert observation.signals.hints == ("shop/bad-id@1",)
+    assert observation.signals.hints == ("shop/bad-id@2",)
     assert observation.signals.outcomes[0].error == "bad id"
 
 
 def test_a_malformed_message_gets_its_hint():
     observation = augmented().step(BAD)
-    assert "tool_call" in observation.messages[0].content and observation.signals.hints == ("shop/malformed@1",)
+    assert "tool_call" in observation.messages[0].content and observation.signals.hints == ("shop/malformed@2",)
 
 
 def test_only_the_failed_calls_of_a_message_are_rewritten():
@@ -56,7 +56,7 @@ def test_only_the_failed_calls_of_a_message_are_rewritten():
     plain, hinted = augmented(0.0).step(mixed), augmented().step(mixed)
     assert hinted.messages[1] == plain.messages[1]
     assert hinted.messages[0] != plain.messages[0] and hinted.messages[2] != plain.messages[2]
-    assert hinted.signals.hints == ("shop/bad-id@1", "shop/checkout-bad-arguments@1")
+    assert hinted.signals.hints == ("shop/bad-id@2", "shop/checkout-bad-arguments@2")
     assert bare(hinted) == bare(plain)
 
 
