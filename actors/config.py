@@ -4,15 +4,20 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from actors.calls import CALL_FORMATS
 from actors.engine_pool import Deadlines
 from actors.vllm_engine import VLLMConfig
 
 
 @dataclass(frozen=True)
 class ActorsConfig:
-    """`model` is "smollm2", a Hugging Face folder, or a hub name; `deadline_s` bounds one episode, in seconds."""
+    """`model` is "smollm2", a Hugging Face folder, or a hub name; `deadline_s` bounds one episode, in seconds.
+
+    `calls` is the format in which the policy writes tool calls: "json" (Hermes, Qwen) or "python" (Llama, BFCL).
+    """
 
     model: str = "smollm2"
+    calls: str = "json"
     num_engines: int = 1
     num_env_actors: int = 1
     max_open_groups: int = 16  # over all environment actors
@@ -30,6 +35,8 @@ class ActorsConfig:
             value = int(vars(self)[name])
             if value < 1:
                 raise ValueError(f"actors.{name} is {value}; it must be at least 1")
+        if self.calls not in CALL_FORMATS:
+            raise ValueError(f"actors.calls is {self.calls!r}; there are: {', '.join(CALL_FORMATS)}")
         if self.temperature <= 0:
             raise ValueError(f"actors.temperature is {self.temperature}; training samples, so it must be above 0")
         if not 0 < self.top_p <= 1:

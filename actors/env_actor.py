@@ -26,7 +26,7 @@ class EnvActor:
 
     def __init__(self, config: ActorsConfig, engine: Engine, *, model: str, rules: Rules, rubrics: Mapping[str, Rubric]) -> None:
         self._config, self._engine, self._rules, self._rubrics = config, engine, rules, rubrics
-        self._renderer = Renderer(model)
+        self._renderer = Renderer(model, config.calls)
         self._limits = Limits(config.max_turns, config.engine.max_model_len, config.deadline_s)
 
     async def rollout(self, assignment: Assignment, *, greedy: bool = False) -> Group:

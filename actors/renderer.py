@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -12,10 +11,9 @@ from jinja2.ext import loopcontrols
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 from tokenizers import Tokenizer
 
-from envs.types import Json, Message, ToolCall
+from actors.calls import CALL_FORMATS
+from envs.types import Json, Message
 
-CALL = re.compile(r"<tool_call>(.*?)</tool_call>", re.DOTALL)
-OPEN_TAG, CLOSE_TAG = "<tool_call>", "</tool_call>"
 PROBE = (Message("system", "s"), Message("user", "u"), Message("assistant", "a"))
 
 
@@ -23,51 +21,17 @@ class RendererError(ValueError):
     """The chat template cannot be used: the message says why and what to do."""
 
 
-def _refuse(constant: str) -> Json:
-    raise ValueError(f"{constant} is not JSON")
-
-
-def parse_call(text: str) -> ToolCall | str:
-    """The call that one tag's text asks for, or why it cannot be read."""
-    try:
-        value = json.loads(text, parse_constant=_refuse)
-    except (ValueError, RecursionError):
-        return "not JSON"
-    if not isinstance(value, dict) or not isinstance(value.get("name"), str):
-        return "no name"
-    arguments = value.get("arguments", {})
-    if not isinstance(arguments, dict):
-        return "arguments are not an object"
-    return ToolCall(value["name"], arguments)
-
-
-def parse(text: str, *, is_cut: bool = False) -> Message:
-    """The assistant's message that `text` is; `is_cut` where the token limit ended it."""
-    found = [parse_call(body) for body in CALL.findall(text)]
-    bad = next((reason for reason in found if isinstance(reason, str)), "")
-    rest = CALL.sub("", text)
-    if OPEN_TAG in rest or CLOSE_TAG in rest:
-        bad = bad or "unbalanced tags"
-    if is_cut and not found:
-        bad = bad or "cut off at the token limit"
-    if bad:
-        return Message("assistant", text, malformed=bad)
-    return Message("assistant", text, calls=tuple(call for call in found if isinstance(call, ToolCall)))
-
-
-def call_text(call: ToolCall) -> str:
-    """The text by which a policy asks for `call`; `parse` reads it back."""
-    return OPEN_TAG + json.dumps({"name": call.name, "arguments": dict(call.arguments)}) + CLOSE_TAG
-
-
 class Renderer:
-    """Tokens of a model folder's own tokenizer and chat template.
+    """Tokens of a model folder's own tokenizer and chat template; `calls` names the format of tool calls.
+
+    A message with calls and no content, which nobody sampled, is written in that format.
 
     Raises RendererError where the template is missing or not append-only: then a turn's tokens could not be kept.
     """
 
-    def __init__(self, folder: str) -> None:
+    def __init__(self, folder: str, calls: str = "json") -> None:
         path = Path(folder)
+        self._calls = CALL_FORMATS[calls]
         self._tokenizer = Tokenizer.from_file(str(path / "tokenizer.json"))
         jinja = ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True, extensions=[loopcontrols])
         jinja.filters["tojson"] = lambda value, indent=None: json.dumps(value, ensure_ascii=False, indent=indent)
@@ -90,8 +54,14 @@ class Renderer:
 
     def text(self, messages: Sequence[Message], tools: Sequence[Mapping[str, Json]] = (), *, prompt: bool = False) -> str:
         """The conversation as the chat template writes it; with `prompt`, up to where the assistant speaks next."""
-        chat = [{"role": message.role, "content": message.content} for message in messages]
-        return self._template.render(messages=chat, tools=list(tools) or None, add_generation_prompt=prompt, **self._constants)
+        chat = [{"role": message.role, "content": self._content(message)} for message in messages]
+        return self._template.render(
+            messages=chat,
+            tools=list(tools) or None,
+            add_generation_prompt=prompt,
+            call_form=self._calls.form,
+            **self._constants,
+        )
 
     def encode(self, text: str) -> tuple[int, ...]:
         return tuple(self._tokenizer.encode(text, add_special_tokens=False).ids)
@@ -105,7 +75,7 @@ class Renderer:
 
     def act(self, message: Message) -> tuple[int, ...]:
         """Tokens of an assistant's message that was not sampled here (an expert's, a replayed one), its end included."""
-        return self.encode(message.content) + (self._eos,)
+        return self.encode(self._content(message)) + (self._eos,)
 
     def extend(self, action: Sequence[int], messages: Sequence[Message]) -> tuple[int, ...]:
         """Tokens between the end of `action` and the next one: what closes it, then the new messages."""
@@ -117,7 +87,10 @@ class Renderer:
     def parse(self, action: Sequence[int], *, is_cut: bool = False) -> Message:
         """The message that sampled tokens are, without their end token."""
         body = action[:-1] if action and action[-1] == self._eos else action
-        return parse(self.decode(body), is_cut=is_cut)
+        return self._calls.parse(self.decode(body), is_cut=is_cut)
+
+    def _content(self, message: Message) -> str:
+        return message.content or (self._calls.write(message.calls) if message.calls else "")
 
     def _find_tail(self) -> str:
         rendered = self.text(PROBE)

@@ -12,8 +12,11 @@ from learner.weights import Weights
 WEIGHT_FILES = ("*.safetensors", "*.safetensors.index.json", "manifest.json")
 
 
-def export(weights: Weights, model: Path, target: Path) -> Path:
-    """`target`: the model's own config and tokenizer, with the published weights in place of the initial ones."""
+def export(weights: Weights, model: Path, target: Path, *, call_form: str = "") -> Path:
+    """`target`: the model's own config and tokenizer, with the published weights in place of the initial ones.
+
+    A chat template that tells how to write a call tells `call_form`, the form that was trained, wherever it is used.
+    """
     manifest = verify(weights)
     scratch = target.with_suffix(".tmp")
     shutil.rmtree(scratch, ignore_errors=True)
@@ -23,6 +26,9 @@ def export(weights: Weights, model: Path, target: Path) -> Path:
         shutil.copyfile(Path(weights.where) / shard.file, scratch / name)
     if len(manifest.shards) > 1:
         _index(scratch, [[tensor.name for tensor in shard.tensors] for shard in manifest.shards])
+    template = scratch / "chat_template.jinja"
+    if call_form and template.is_file():
+        template.write_text(f"{{%- set call_form = {json.dumps(call_form)} -%}}\n{template.read_text()}")
     shutil.rmtree(target, ignore_errors=True)
     scratch.rename(target)
     return target

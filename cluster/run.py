@@ -11,6 +11,7 @@ from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from actors.calls import CALL_FORMATS
 from cluster.config import Config
 from cluster.evaluate import Levels
 from cluster.export import export
@@ -62,7 +63,8 @@ async def run(config: Config, folder: Path, *, model: str, weights: str, resume:
             await keeper.restore(resume.path)
         before, after = await _play(system, keeper, telemetry, folder=folder)
         if after is not None:
-            export(await system.learner.publish(), Path(model), folder / "model")
+            form = CALL_FORMATS[config.actors.calls].form
+            export(await system.learner.publish(), Path(model), folder / "model", call_form=form)
         _write_curriculum(folder, await system.curriculum.story())
         return Outcome(before, after, time.monotonic() - begun, memory.peak_gb)
     finally:

@@ -57,9 +57,9 @@ class Figure:
         (OUT / f"{self.name}.json").write_text(json.dumps({**record, "command": command}, indent=1))
 
 
-def prompts(model: str) -> list[list[int]]:
+def prompts(config: Config, model: str) -> list[list[int]]:
     """The opening tokens of real tasks: they share the tools and examples, as in a run."""
-    renderer = Renderer(model)
+    renderer = Renderer(model, config.actors.calls)
     tasks = environment("shop").taskset("train", "2")[:NUM_PROMPTS]
     return [list(renderer.open(task.messages, task.tools)) for task in tasks]
 
@@ -93,7 +93,7 @@ class RawVLLM:
 async def bench_engine(config: Config, model: str) -> None:
     engines, _ = place_actors(config, model)
     await engines.ready()
-    raw, tokens = RawVLLM(config, model), prompts(model)
+    raw, tokens = RawVLLM(config, model), prompts(config, model)
 
     async def ours() -> float:
         begun = time.perf_counter()
@@ -107,9 +107,9 @@ async def bench_engine(config: Config, model: str) -> None:
     Figure("engine", value, reference, "tokens/s", 0.9).tell()
 
 
-def groups(model: str) -> list[Group]:
+def groups(config: Config, model: str) -> list[Group]:
     """Eight groups of eight oracle trajectories with rewards that differ: tokens of a real batch."""
-    renderer, entry = Renderer(model), environment("shop")
+    renderer, entry = Renderer(model, config.actors.calls), environment("shop")
     found = []
     for number, task in enumerate(entry.taskset("train", "2")[:8]):
         turns = []
@@ -174,7 +174,7 @@ async def bench_learner(config: Config, model: str) -> None:
     config = replace(config, cluster=replace(config.cluster, spawn="ray"))
     system = place(config, model, weights=weights_folder(config), rendezvous=f"file:///tmp/tiltyard-bench-{time.time_ns()}")
     limits = config.learner
-    batch = assemble(groups(model), CREDITS["grpo"], num_ranks=1, max_tokens=limits.max_tokens, aggregation="token")
+    batch = assemble(groups(config, model), CREDITS["grpo"], num_ranks=1, max_tokens=limits.max_tokens, aggregation="token")
     plain, pairs = PlainLearner(config, model), []
     for _ in range(ROUNDS - 1):
         begun = time.perf_counter()
@@ -190,7 +190,7 @@ async def bench_publish(config: Config, model: str) -> None:
     system = place(config, model, weights=weights_folder(config), rendezvous=f"file:///tmp/tiltyard-bench-{time.time_ns()}")
     await system.engines.ready()
     limits = config.learner
-    batch = assemble(groups(model)[:1], CREDITS["grpo"], num_ranks=1, max_tokens=limits.max_tokens, aggregation="token")
+    batch = assemble(groups(config, model)[:1], CREDITS["grpo"], num_ranks=1, max_tokens=limits.max_tokens, aggregation="token")
     seconds = []
     for _ in range(ROUNDS):
         await system.learner.update(batch)

@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from statistics import fmean, pstdev
 from typing import Protocol
 
 from envs.types import Author, Group, Stop, Trajectory
 
 EPSILON = 1e-6
+DISCOUNT = 0.5  # of what a later user turn earns
+
+History = tuple[tuple[int, ...], ...]  # what was read and said by turns, as tokens
 
 
 class Credit(Protocol):
@@ -40,23 +45,94 @@ def success(group: Group) -> tuple[tuple[float, ...], ...]:
     )
 
 
-CREDITS: dict[str, Credit] = {"grpo": grpo, "mean": mean, "rloo": rloo, "success": success}
+def tree(group: Group) -> tuple[tuple[float, ...], ...]:
+    """Q(state, action) - V(state), scaled: siblings that stand in the same state are each other's baseline.
+
+    A state is all that was read and said before; Q and V are means of what its siblings earned from its user turn on
+    (`_returns`). A sibling alone in its state is compared with all that reached the user turn; their (population) std is
+    the scale. With one user turn and only the first state shared this is `grpo`. After GiGPO, arXiv 2505.10978, 3.
+    """
+    sound = _sound(group)
+    returns, visits = [_returns(one) for one in sound], [_visits(one) for one in sound]
+    reached: dict[int, list[float]] = {}  # user turn -> the returns from it on
+    earned: dict[History, list[float]] = {}  # a state, or one with an action -> the same
+    for gains, path in zip(returns, visits, strict=True):
+        for user_turn in {visit.user_turn for visit in path}:
+            reached.setdefault(user_turn, []).append(gains[user_turn])
+        for visit in path:
+            for history in (visit.state, visit.acted):
+                earned.setdefault(history, []).append(gains[visit.user_turn])
+
+    def advantage(visit: Visit) -> float:
+        peers, alike = reached[visit.user_turn], earned[visit.state]
+        gap = fmean(earned[visit.acted]) - fmean(alike if len(alike) > 1 else peers)
+        return gap / (pstdev(peers) + EPSILON) if abs(gap) > EPSILON else 0.0
+
+    return _for_policy(group, [tuple(map(advantage, path)) for path in visits])
+
+
+CREDITS: dict[str, Credit] = {"grpo": grpo, "mean": mean, "rloo": rloo, "tree": tree, "success": success}
 
 
 def _spread(group: Group, score: Callable[[Sequence[float]], Sequence[float]]) -> tuple[tuple[float, ...], ...]:
+    sound = _sound(group)
+    scores = score([trajectory.reward for trajectory in sound])
+    return _for_policy(group, [(x,) * len(one.turns) for x, one in zip(scores, sound, strict=True)])
+
+
+def _sound(group: Group) -> list[Trajectory]:
     sound = [trajectory for trajectory in group.trajectories if trajectory.stop is not Stop.FAULT]
     for trajectory in sound:
-        if not math.isfinite(trajectory.reward):
+        if not all(map(math.isfinite, (trajectory.reward, *trajectory.turn_rewards))):
             raise ValueError(f"trajectory {trajectory.id!r} has the reward {trajectory.reward}: rewards must be finite")
-    scores = iter(score([trajectory.reward for trajectory in sound]))
+    return sound
+
+
+def _for_policy(group: Group, sound: Sequence[tuple[float, ...]]) -> tuple[tuple[float, ...], ...]:
+    """The sound trajectories' advantages in the group's order, () for faulted ones.
+
+    An expert's turn gets 0, as context: it says nothing of how good the policy's own choices were.
+    """
+    rows = iter(sound)
     return tuple(
-        () if trajectory.stop is Stop.FAULT else _per_turn(trajectory, next(scores)) for trajectory in group.trajectories
+        ()
+        if one.stop is Stop.FAULT
+        else tuple(
+            advantage if turn.author is Author.POLICY else 0.0 for turn, advantage in zip(one.turns, next(rows), strict=True)
+        )
+        for one in group.trajectories
     )
 
 
-def _per_turn(trajectory: Trajectory, advantage: float) -> tuple[float, ...]:
-    # An expert's turn is context: it says nothing of how good the policy's own choices were.
-    return tuple(advantage if turn.author is Author.POLICY else 0.0 for turn in trajectory.turns)
+@dataclass(frozen=True, slots=True)
+class Visit:
+    """One assistant message: in which user turn, in what state, and that state with the action taken."""
+
+    user_turn: int
+    state: History
+    acted: History
+
+
+def _visits(trajectory: Trajectory) -> list[Visit]:
+    visits: list[Visit] = []
+    user_turn, history = 0, ()
+    for turn in trajectory.turns:
+        state = (*history, turn.context)
+        history = (*state, turn.action)
+        visits.append(Visit(user_turn, state, history))
+        user_turn = min(user_turn + (turn.observation.signals.state is not None), max(len(trajectory.turn_rewards) - 1, 0))
+    return visits
+
+
+def _returns(trajectory: Trajectory) -> list[float]:
+    """What each user turn earned with those after it, each one later counting half as much.
+
+    A trajectory without rewards per user turn counts as one user turn.
+    """
+    returns = list(trajectory.turn_rewards or (trajectory.reward,))
+    for at in range(len(returns) - 2, -1, -1):
+        returns[at] += DISCOUNT * returns[at + 1]
+    return returns
 
 
 def _centred(rewards: Sequence[float]) -> list[float]:

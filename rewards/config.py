@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 from rewards.calls import calls
 from rewards.format import format
-from rewards.penalty import errors, extra, idle, malformed
+from rewards.penalty import errors, extra, given_up, idle, malformed
 from rewards.progress import progress
 from rewards.reward import Reward, Rubric
 
@@ -17,13 +17,15 @@ PARTS: dict[str, Reward] = {
     "errors": errors,
     "malformed": malformed,
     "idle": idle,
+    "given_up": given_up,
     "extra": extra,
 }
 
 
 def _defaults() -> dict[str, dict[str, float]]:
-    # An idle user turn must cost more than all the errors one may hold, and a malformed message no less than an idle turn.
-    trying = {"progress": 0.5, "calls": 0.5, "errors": -0.2, "malformed": -0.3, "idle": -0.3, "extra": -0.02}
+    # In this order, worst first: a malformed message, no call at all, giving up after an error or where in doubt, and
+    # trying to the end. Whatever pays more than going on trying is what the policy settles for.
+    trying = {"progress": 0.5, "calls": 0.5, "errors": -0.2, "given_up": -0.25, "idle": -0.3, "malformed": -0.3, "extra": -0.02}
     return {"format": {"format": 0.5}, "progress": trying}
 
 

@@ -24,6 +24,12 @@ def idle(task: Task, trajectory: Trajectory) -> Score:
     return _total([bool(reference.calls and not turn.outcomes and not is_solved) for reference, turn, is_solved in rows])
 
 
+def given_up(task: Task, trajectory: Trajectory) -> Score:
+    """Unsolved user turns, but for one that was cut off at a refused call: that one tried to the end."""
+    pairs = zip(user_turns(task, trajectory), solved(task, trajectory), strict=True)
+    return _total([not is_solved and not (turn.state is None and turn.is_refused) for turn, is_solved in pairs])
+
+
 def extra(task: Task, trajectory: Trajectory) -> Score:
     """Calls without error beyond the number of reference calls; those with one are paid for as errors."""
     pairs = zip(references(task), user_turns(task, trajectory), strict=True)

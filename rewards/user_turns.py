@@ -17,6 +17,11 @@ class UserTurn:
     num_malformed: int = 0
     state: Json = None
 
+    @property
+    def is_refused(self) -> bool:
+        """Whether the last call came to an error."""
+        return bool(self.outcomes) and bool(self.outcomes[-1].error)
+
 
 def user_turns(task: Task, trajectory: Trajectory) -> tuple[UserTurn, ...]:
     """One entry per user turn of the task, those never reached included."""

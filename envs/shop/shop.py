@@ -15,7 +15,7 @@ MAX_MISTAKES = 2  # of them, malformed or refused: room to act on one hint, and 
 
 
 class Shop:
-    """A message with calls runs them; one without ends the user turn, even where the token limit cut it off.
+    """A message with calls runs them; an answer ends the user turn; one that could not be read is told so.
 
     A user turn too long, or with too many mistakes, ends the episode.
     """
@@ -35,8 +35,8 @@ class Shop:
         if self._world is None:
             raise RuntimeError("the episode is over or has not begun: call reset(task) first")
         self._num_messages += 1
-        if not message.calls and "<tool_call>" not in message.content:
-            return self._end_user_turn(self._world, message.malformed)
+        if not message.calls and not message.malformed:
+            return self._end_user_turn(self._world)
         outcomes = () if message.malformed else tuple(self._world.run(call) for call in message.calls)
         contents = [_content(outcome) for outcome in outcomes] if outcomes else [_compact({"error": "malformed"})]
         self._num_mistakes += bool(message.malformed) or any(outcome.error for outcome in outcomes)
@@ -49,9 +49,9 @@ class Shop:
     def close(self) -> None:
         self._world = None
 
-    def _end_user_turn(self, world: World, malformed: str) -> Observation:
+    def _end_user_turn(self, world: World) -> Observation:
         self._num_messages = self._num_mistakes = 0
-        signals = Signals(malformed=malformed, state=world.snapshot())
+        signals = Signals(state=world.snapshot())
         if not self._requests:
             self._world = None
             return Observation((), True, signals)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import random
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -35,9 +34,8 @@ class Request:
 
 
 def call_message(call: ToolCall) -> Message:
-    """The assistant's message that makes this one call."""
-    text = json.dumps({"name": call.name, "arguments": dict(call.arguments)})
-    return Message("assistant", f"<tool_call>{text}</tool_call>", (call,))
+    """The assistant's message that makes this one call, in whatever format the policy writes calls."""
+    return Message("assistant", "", (call,))
 
 
 def _example(request: str, *steps: tuple[ToolCall, str], answer: str) -> tuple[Message, ...]:
@@ -45,29 +43,44 @@ def _example(request: str, *steps: tuple[ToolCall, str], answer: str) -> tuple[M
     return Message("user", request), *said, Message("assistant", answer)
 
 
-_SOAP, _CLOCK = EXAMPLE_IDS
-_FIND_SOAP = (ToolCall("find", {"name": "soap"}), f'{{"id":"{_SOAP}"}}')
-# The call with the most to get right stands last, where an untrained policy looks first.
+def _find(name: str, id: str) -> tuple[ToolCall, str]:
+    return ToolCall("find", {"name": name}), f'{{"id":"{id}"}}'
+
+
+_RING, _SOAP, _CLOCK, _BALL, _DRESS, _SHELF = EXAMPLE_IDS
+# No id twice, or an untrained policy repeats it. Every tool and "it" at least once: what is never shown is never sampled,
+# and what is never sampled is never learnt. The call with the most to get right stands last, where it looks first.
 PREFIX = (
     Message("system", SYSTEM),
-    *_example(f"What does {_CLOCK} cost?", (ToolCall("price", {"id": _CLOCK}), '{"price":25}'), answer="25"),
-    *_example("Find the soap.", _FIND_SOAP, answer=_SOAP),
     *_example(
-        "How many of the soap are in stock?",
-        _FIND_SOAP,
-        (ToolCall("stock", {"id": _SOAP}), '{"stock":7}'),
-        answer="7",
+        f"Put 3 of {_RING} in the cart.",
+        (ToolCall("add", {"id": _RING, "quantity": 3}), f'{{"cart":{{"{_RING}":3}}}}'),
+        answer="Done",
     ),
     *_example(
-        "What does the clock cost?",
-        (ToolCall("find", {"name": "clock"}), f'{{"id":"{_CLOCK}"}}'),
-        (ToolCall("price", {"id": _CLOCK}), '{"price":25}'),
-        answer="25",
+        "Take 1 of it out of the cart.",
+        (ToolCall("remove", {"id": _RING, "quantity": 1}), f'{{"cart":{{"{_RING}":2}}}}'),
+        answer="Done",
+    ),
+    *_example("Check out.", (ToolCall("checkout", {}), '{"total":94}'), answer="94"),
+    *_example(f"What does {_SOAP} cost?", (ToolCall("price", {"id": _SOAP}), '{"price":25}'), answer="25"),
+    *_example("Find the clock.", _find("clock", _CLOCK), answer=_CLOCK),
+    *_example(
+        "How many of the ball are in stock?",
+        _find("ball", _BALL),
+        (ToolCall("stock", {"id": _BALL}), '{"stock":4}'),
+        answer="4",
     ),
     *_example(
-        "Put 3 of the soap in the cart.",
-        _FIND_SOAP,
-        (ToolCall("add", {"id": _SOAP, "quantity": 3}), f'{{"cart":{{"{_SOAP}":3}}}}'),
+        "What does the dress cost?",
+        _find("dress", _DRESS),
+        (ToolCall("price", {"id": _DRESS}), '{"price":61}'),
+        answer="61",
+    ),
+    *_example(
+        "Put 3 of the shelf in the cart.",
+        _find("shelf", _SHELF),
+        (ToolCall("add", {"id": _SHELF, "quantity": 3}), f'{{"cart":{{"{_SHELF}":3}}}}'),
         answer="Done",
     ),
 )

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 
 import pytest
 
+from actors.calls import CALL_FORMATS
 from actors.engine import Sampling
 from actors.renderer import Renderer
 from actors.rollout import Limits, Rollout
@@ -53,6 +54,10 @@ class Faulty:
         self.closed.append(True)
 
 
+def said(move: Message) -> str:
+    return move.content or CALL_FORMATS["json"].write(move.calls)
+
+
 def assignment(start: tuple[Message, ...] = ()) -> Assignment:
     return Assignment(0, TASK, "s", 0.0, "progress", 1, start)
 
@@ -66,7 +71,7 @@ async def play(folder: str, texts: Sequence[str], *, env=None, limits: Limits = 
 
 async def test_the_oracle_is_recorded_turn_by_turn(byte_folder: str) -> None:
     moves = SHOP.oracle(TASK)
-    trajectory = await play(byte_folder, [move.content for move in moves])
+    trajectory = await play(byte_folder, [said(move) for move in moves])
     assert trajectory.stop is Stop.DONE and len(trajectory.turns) == len(moves)
     renderer = Renderer(byte_folder)
     tokens = [token for turn in trajectory.turns for token in (*turn.context, *turn.action)]
@@ -104,6 +109,6 @@ async def test_a_deadline_ends_an_episode_and_keeps_what_was_played(byte_folder:
 
 async def test_a_start_state_is_replayed_before_the_policy_speaks(byte_folder: str) -> None:
     moves = SHOP.oracle(TASK)
-    trajectory = await play(byte_folder, [move.content for move in moves[1:]], start=tuple(moves[:1]))
+    trajectory = await play(byte_folder, [said(move) for move in moves[1:]], start=tuple(moves[:1]))
     assert [turn.author for turn in trajectory.turns[:2]] == [Author.EXPERT, Author.POLICY]
     assert trajectory.stop is Stop.DONE and trajectory.turns[0].versions == ()

@@ -8,7 +8,7 @@ from envs.augmentation import CATEGORIES, Augmented, Rule, Rules, load_rules
 from envs.config import EnvsConfig, rules
 from envs.shop import LEVELS, RULES, Shop, oracle, taskset
 from envs.shop.world import ERRORS
-from envs.types import Json, Message, Observation, Signals, ToolCall
+from envs.types import Json, Message, Observation, Signals, Task, ToolCall
 
 SHOP_RULES = load_rules(RULES)
 TASK = taskset("train", "1")[0]
@@ -41,13 +41,13 @@ def written(folder: Path, **entry: Json) -> str:
 def test_a_bare_error_becomes_its_hint_and_is_recorded():
     observation = augmented().step(BAD_ID)
     assert observation.messages[0].content == '{"error":"i1 is no id. Call find with the name to get the id."}'
-    assert observation.signals.hints == ("shop/bad-id@2",)
+    assert observation.signals.hints == ("shop/bad-id@3",)
     assert observation.signals.outcomes[0].error == "bad id"
 
 
 def test_a_malformed_message_gets_its_hint():
     observation = augmented().step(BAD)
-    assert "tool_call" in observation.messages[0].content and observation.signals.hints == ("shop/malformed@2",)
+    assert "Write one call" in observation.messages[0].content and observation.signals.hints == ("shop/malformed@3",)
 
 
 def test_only_the_failed_calls_of_a_message_are_rewritten():
@@ -56,7 +56,7 @@ def test_only_the_failed_calls_of_a_message_are_rewritten():
     plain, hinted = augmented(0.0).step(mixed), augmented().step(mixed)
     assert hinted.messages[1] == plain.messages[1]
     assert hinted.messages[0] != plain.messages[0] and hinted.messages[2] != plain.messages[2]
-    assert hinted.signals.hints == ("shop/bad-id@2", "shop/checkout-bad-arguments@2")
+    assert hinted.signals.hints == ("shop/bad-id@3", "shop/checkout-bad-arguments@3")
     assert bare(hinted) == bare(plain)
 
 
@@ -157,9 +157,18 @@ def test_the_config_names_the_environment_and_its_rules(tmp_path: Path):
         rules(EnvsConfig(rules=str(tmp_path / "absent.yaml")))
 
 
-def test_a_rambling_answer_that_ends_the_user_turn_needs_no_hint():
-    task = taskset("train", "1")[0]
-    env = Augmented(Shop(), load_rules(RULES), strength=1.0)
-    env.reset(task)
-    observation = env.step(Message("assistant", "well, well", malformed="cut off"))
+class Curt:
+    """An environment that ends the user turn at a message it cannot read."""
+
+    def reset(self, task: Task) -> Observation:
+        return Observation(task.messages)
+
+    def step(self, message: Message) -> Observation:
+        return Observation((), True, Signals(malformed=message.malformed, state={}))
+
+    def close(self) -> None: ...
+
+
+def test_a_malformed_message_that_ends_the_user_turn_needs_no_hint():
+    observation = Augmented(Curt(), load_rules(RULES), strength=1.0).step(Message("assistant", "well", malformed="cut off"))
     assert observation.done and observation.messages == () and observation.signals.malformed == "cut off"

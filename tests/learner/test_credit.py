@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from envs.types import Assignment, Author, Group, Message, Observation, Span, Stop, Task, Trajectory, Turn
-from learner.credit import CREDITS, grpo, mean, rloo, success
+from envs.types import Assignment, Author, Group, Message, Observation, Signals, Span, Stop, Task, Trajectory, Turn
+from learner.credit import CREDITS, grpo, mean, rloo, success, tree
 
 
 def turn(author: Author = Author.POLICY) -> Turn:
@@ -58,7 +58,7 @@ def test_a_faulted_sibling_gets_nothing_and_moves_nothing(name: str):
     assert (with_fault[0], with_fault[2]) == credit(group(1.0, 0.0))
 
 
-@pytest.mark.parametrize("name", ["grpo", "mean", "rloo"])
+@pytest.mark.parametrize("name", ["grpo", "mean", "rloo", "tree"])
 @pytest.mark.parametrize("rewards", [(0.3, 0.3, 0.3), (0.1 + 0.2, 0.3), (5.0,)])
 def test_no_signal_is_exactly_zero(name: str, rewards: tuple[float, ...]):
     assert set(firsts(CREDITS[name](group(*rewards)))) == {0.0}
@@ -101,3 +101,50 @@ def test_rloo_is_the_reward_less_the_others_mean(values: list[float]):
     others = [(sum(grid) - value) / (len(grid) - 1) for value in grid]
     expected = [value - other for value, other in zip(grid, others, strict=True)]
     assert firsts(rloo(group(*grid))) == pytest.approx(expected, abs=1e-9)
+
+
+def path(*actions: str, earns: tuple[float, ...]) -> Trajectory:
+    """One assistant message per word; "." ends a user turn. What is read depends on the action before alone."""
+    turns: list[Turn] = []
+    read = 0
+    for word in actions:
+        code = sum(map(ord, word))
+        signals = Signals(state={}) if word == "." else Signals()
+        observation = Observation((), signals=signals)
+        turns.append(Turn((read,), (code,), (-0.5,), (Span(0, 0, 1),), Message("assistant", word), observation))
+        read = code
+    return Trajectory("x", "t", tuple(turns), Stop.DONE, reward=sum(earns), turn_rewards=earns)
+
+
+def siblings(*trajectories: Trajectory) -> Group:
+    return Group(group(0.0).assignment, trajectories)
+
+
+def test_tree_blames_the_action_that_went_wrong_and_not_the_right_one_before_it():
+    found, wrong, lost = ("find", "add", "."), ("find", "price", "."), ("buy", ".")
+    rows = tree(siblings(*(path(*words, earns=(pay,)) for words, pay in ((found, 1.0), (wrong, 0.5), (lost, 0.0)))))
+    std = (1 / 6) ** 0.5
+    assert rows[0] == pytest.approx((0.25 / std, 0.25 / std, 0.5 / std), rel=1e-4)
+    assert rows[1] == pytest.approx((0.25 / std, -0.25 / std, 0.0), rel=1e-4, abs=1e-6)
+    assert rows[2] == pytest.approx((-0.5 / std, -0.5 / std), rel=1e-4)
+
+
+def test_tree_judges_a_user_turn_by_what_it_and_later_ones_earned():
+    # The first user turn is lost by one and won by the other; the second the other way round.
+    late, early = path("a", ".", "c", ".", earns=(0.0, 1.0)), path("b", ".", "c", ".", earns=(1.0, 0.0))
+    rows = tree(siblings(late, early))
+    assert rows[0] == pytest.approx((-1, -1, 1, 1), rel=1e-4)
+    assert rows[1] == pytest.approx((1, 1, -1, -1), rel=1e-4)
+
+
+def test_tree_gives_nothing_where_all_did_the_same():
+    same = path("a", ".", earns=(1.0,))
+    assert tree(siblings(same, same, same)) == ((0.0, 0.0),) * 3
+
+
+@given(st.lists(st.floats(-10, 10), min_size=2, max_size=16))
+def test_tree_is_grpo_where_siblings_part_at_once(values: list[float]):
+    grid = [round(value, 2) for value in values]
+    parted = siblings(*(path(f"first {chr(65 + at)}", "then", earns=(value,)) for at, value in enumerate(grid)))
+    expected = [value for value in firsts(grpo(group(*grid))) for _ in range(2)]
+    assert [value for row in tree(parted) for value in row] == pytest.approx(expected, abs=1e-4)

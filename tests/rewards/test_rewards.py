@@ -68,7 +68,7 @@ def test_the_reference_calls_earn_everything():
     trajectory = toy(*FIRST, *SECOND)
     assert trajectory.success and trajectory.reward == 1.0 and trajectory.turn_rewards == (1.0, 1.0)
     assert trajectory.parts == {
-        "format": 2.0, "progress": 1.0, "calls": 1.0, "errors": 0, "malformed": 0, "idle": 0, "extra": 0,
+        "format": 2.0, "progress": 1.0, "calls": 1.0, "errors": 0, "given_up": 0, "idle": 0, "malformed": 0, "extra": 0,
     }  # fmt: skip
 
 
@@ -81,7 +81,7 @@ def test_a_missing_result_is_no_progress_though_the_state_is_right():
     trajectory = toy(ran(good(LOOK, "A")), ran(state={"n": 0}), *SECOND)
     assert trajectory.parts["progress"] == 0.5 and not trajectory.success
     assert trajectory.parts["calls"] == pytest.approx(2 / 3)
-    assert trajectory.turn_rewards == (0.25, 1.0)
+    assert trajectory.turn_rewards == (0.0, 1.0)
 
 
 def test_results_are_contained_in_any_order_with_more_around_them():
@@ -126,6 +126,13 @@ def test_the_penalties_count():
     bad = (ran(wrong("look")), ran(malformed="x"), ran(*[good(LOOK, "A")] * 4))
     parts = toy(*bad).parts
     assert (parts["errors"], parts["malformed"], parts["extra"], parts["idle"]) == (1, 1, 2, 1)
+
+
+def test_giving_up_is_paid_for_and_being_cut_off_while_trying_is_not():
+    stopped = toy(ran(good(LOOK, "A")), ran(state={"n": 0}), *SECOND)
+    cut_off = toy(*FIRST, ran(wrong("put")))
+    never_reached = toy(ran(wrong("look")))
+    assert [one.parts["given_up"] for one in (stopped, cut_off, never_reached)] == [1, 0, 1]
 
 
 def test_format_is_zero_without_a_call_and_two_at_best():
@@ -200,10 +207,10 @@ def test_every_way_of_doing_nothing_pays_less_than_trying(level: str):
         assert max(stuck, repeater) < honest
 
 
-def test_giving_up_after_an_error_pays_no_more_than_erring_again():
+def test_giving_up_after_an_error_pays_less_than_erring_again():
     task = taskset("train", "1")[0]
     hopeless = Message("assistant", "", (ToolCall("fly", {}),))
-    assert scored(task, [hopeless, ANSWER]).reward == scored(task, [hopeless, hopeless]).reward
+    assert scored(task, [hopeless, ANSWER]).reward < scored(task, [hopeless, hopeless]).reward
 
 
 def test_erring_to_the_end_of_a_user_turn_still_pays_more_than_never_having_tried():

@@ -1,0 +1,79 @@
+"""What a policy writes becomes calls: reading never fails, never runs anything, and reads back what was written."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from actors.calls import CALL_FORMATS
+from envs.types import Message, ToolCall
+
+TEXTS = st.text(max_size=30)
+NAMES = st.from_regex(r"[a-z_][a-z_0-9]{0,8}x", fullmatch=True)  # no keyword ends in x
+VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | TEXTS,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(TEXTS, inner, max_size=3),
+    max_leaves=5,
+)
+JSON, PYTHON = CALL_FORMATS["json"], CALL_FORMATS["python"]
+
+
+@pytest.mark.parametrize("name", CALL_FORMATS)
+def test_an_answer_is_no_call_unless_the_limit_cut_it(name: str) -> None:
+    assert CALL_FORMATS[name].parse("hello [1]") == Message("assistant", "hello [1]")
+    assert CALL_FORMATS[name].parse("half an ans", is_cut=True).malformed
+
+
+@pytest.mark.parametrize("name", CALL_FORMATS)
+@given(calls=st.lists(st.builds(ToolCall, NAMES, st.dictionaries(NAMES, VALUES, max_size=4)), min_size=1, max_size=3))
+def test_what_is_written_is_read_back(name: str, calls: list[ToolCall]) -> None:
+    text = CALL_FORMATS[name].write(calls)
+    if name == "python" or text.count("tool_call>") == 2 * len(calls):  # a value may hold a tag
+        assert CALL_FORMATS[name].parse(text) == Message("assistant", text, tuple(calls))
+
+
+def test_bad_json_calls_are_named() -> None:
+    for text, reason in {
+        "<tool_call>{</tool_call>": "not JSON",
+        "<tool_call>[]</tool_call>": "no name",
+        '<tool_call>{"name": "a", "arguments": 3}</tool_call>': "arguments are not an object",
+        '<tool_call>{"name": "a"}': "unbalanced tags",
+        "<tool_call>" + "[" * 9999 + "</tool_call>": "not JSON",
+        '<tool_call>{"name": "a", "arguments": {"x": NaN}}</tool_call>': "not JSON",
+    }.items():
+        assert JSON.parse(text).malformed == reason
+
+
+def test_python_calls_are_read_by_their_syntax_and_nothing_is_run() -> None:
+    assert PYTHON.parse(" [fs.ls(a=-1, b=(1, None)), go()]\n").calls == (
+        ToolCall("fs.ls", {"a": -1, "b": [1, None]}),
+        ToolCall("go", {}),
+    )
+    for text, reason in {
+        "[find(name=": "not a list of calls",
+        "[]": "not a list of calls",
+        "[1]": "not a list of calls",
+        "[find(name='a')] done": "not a list of calls",
+        "[f()()]": "not a list of calls",
+        "[f(1)]": "an argument without its name",
+        "[f(**{'a': 1})]": "an argument without its name",
+        "[f(a=1, a=2)]": "an argument given twice",
+        "[f(a=__import__('os').getcwd())]": "an argument that is no literal",
+        "[f(a={1})]": "an argument that is no literal",
+        "[f(a={1: 2})]": "an argument that is no literal",
+        "[f(a=b'x')]": "an argument that is no literal",
+        "[" * 9999: "not a list of calls",
+        "[f(a=" + "-" * 9999 + "1)]": "not a list of calls",
+    }.items():
+        assert PYTHON.parse(text).malformed == reason, text[:40]
+
+
+@pytest.mark.parametrize("name", CALL_FORMATS)
+@given(
+    pieces=st.lists(
+        st.sampled_from(["<tool_call>", "</tool_call>", '{"name":', '"a"', "}", "x", "[", "f(", "=", ")", "]"]), max_size=12
+    )
+)
+def test_any_text_parses(name: str, pieces: list[str]) -> None:
+    message = CALL_FORMATS[name].parse("".join(pieces))
+    assert message.content == "".join(pieces)
+    assert not (message.calls and message.malformed)
