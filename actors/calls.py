@@ -123,6 +123,7 @@ def _dotted(node: ast.expr) -> str:
 def _json(value: object) -> Json:
     """A Python literal as JSON's types; ValueError for those that JSON has not."""
     if value is None or isinstance(value, (str, int, float, bool)):
+        json.dumps(value, allow_nan=False)  # refuses infinity, and an integer too long to be written
         return value
     if isinstance(value, (list, tuple)):
         return [_json(item) for item in value]

@@ -61,6 +61,8 @@ def test_python_calls_are_read_by_their_syntax_and_nothing_is_run() -> None:
         "[f(a={1})]": "an argument that is no literal",
         "[f(a={1: 2})]": "an argument that is no literal",
         "[f(a=b'x')]": "an argument that is no literal",
+        "[f(a=1e999)]": "an argument that is no literal",
+        "[f(a=0x" + "f" * 4000 + ")]": "an argument that is no literal",
         "[" * 9999: "not a list of calls",
         "[f(a=" + "-" * 9999 + "1)]": "not a list of calls",
     }.items():
