@@ -37,7 +37,8 @@ class EnvActor:
     async def _sibling(self, assignment: Assignment, number: int, *, greedy: bool) -> Trajectory:
         trajectory_id, fault = f"{assignment.id}-{number}", ""
         for attempt in range(self._config.fault_retries + 1):
-            sampling = self._sampling((assignment.seed + 104729 * number + attempt) % 2**31, greedy=greedy)
+            seed = (assignment.seed + 104729 * number + attempt) % 2**31
+            sampling = self._sampling(GREEDY if greedy else assignment.temperature or self._config.temperature, seed)
             play = Rollout(self._environment(assignment, number), self._engine, self._renderer, limits=self._limits)
             trajectory = await play(assignment, sampling, trajectory_id=trajectory_id)
             await self._engine.forget(trajectory_id)
@@ -46,10 +47,8 @@ class EnvActor:
             fault = trajectory.fault
         raise GroupFault(f"assignment {assignment.id}, task {assignment.task.id}: {fault}")
 
-    def _sampling(self, seed: int, *, greedy: bool) -> Sampling:
-        temperature = GREEDY if greedy else self._config.temperature
-        top_p = 1.0 if greedy else self._config.top_p
-        return Sampling(temperature, top_p, self._config.max_action_tokens, seed)
+    def _sampling(self, temperature: float, seed: int) -> Sampling:
+        return Sampling(temperature, self._config.top_p if temperature else 1.0, self._config.max_action_tokens, seed)
 
     def _environment(self, assignment: Assignment, number: int) -> Environment:
         bare = environment(assignment.task.env).make()

@@ -60,7 +60,7 @@ class Rollout:
                 turn = await self._replay(context, assignment.start[number])
             else:
                 completion = await self._engine.generate(tokens, _at(sampling, number), session=session)
-                turn = await self._turn(context, completion)
+                turn = await self._turn(context, completion, sampling.temperature)
             turns.append(turn)
             tokens.extend(turn.action)
             if turn.observation.done:
@@ -68,10 +68,11 @@ class Rollout:
             context = self._renderer.extend(turn.action, turn.observation.messages)
         return Stop.MAX_TURNS
 
-    async def _turn(self, context: Sequence[int], completion: Completion) -> Turn:
+    async def _turn(self, context: Sequence[int], completion: Completion, temperature: float) -> Turn:
         message = self._renderer.parse(completion.tokens, is_cut=completion.finish == "length")
         observation = await self._step(message)
-        return Turn(tuple(context), completion.tokens, completion.logprobs, completion.versions, message, observation)
+        sampled = (completion.tokens, completion.logprobs, completion.versions)
+        return Turn(tuple(context), *sampled, message, observation, temperature=temperature)
 
     async def _replay(self, context: Sequence[int], message: Message) -> Turn:
         observation = await self._step(message)

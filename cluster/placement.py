@@ -88,7 +88,6 @@ def _learner(config: Config, model: str, *, spawn: Spawn, weights: str, rendezvo
                 place=LearnerPlace(rank, count, rendezvous, threads),
                 folder=weights,
                 seed=config.seed,
-                temperature=config.actors.temperature,
             ),
             f"learner-rank-{rank}",
             resources=resources,

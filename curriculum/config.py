@@ -40,6 +40,7 @@ class StageConfig:
     reward: str = "progress"
     augmentation: float = 0.0
     sampler: str = "uniform"
+    temperature: float = 0.0  # 0: actors.temperature
     group_size: int = 8
     min_steps: int = 1
     max_steps: int = 0  # 0: no limit, which only the last stage may have
@@ -56,6 +57,8 @@ class StageConfig:
                 raise ValueError(f"{where} gives level {level!r} the share {share}; make it positive or leave it out")
         if not 0 <= self.augmentation <= 1:
             raise ValueError(f"{where} has augmentation {self.augmentation}; it must lie in [0, 1]")
+        if not (self.temperature >= 0 and math.isfinite(self.temperature)):
+            raise ValueError(f"{where} has temperature {self.temperature}; it must be above 0, or 0 for actors.temperature")
         if self.sampler not in SAMPLERS:
             raise ValueError(f"{where} has sampler {self.sampler!r}; there are: {', '.join(SAMPLERS)}")
         if self.group_size < 1:

@@ -104,6 +104,7 @@ class Coordinator:
             augmentation=config.augmentation,
             reward=config.reward,
             group_size=config.group_size,
+            temperature=config.temperature,
             reason=f"stage {config.name!r}, level {level!r} (share {share:.2f}), {config.sampler}: {draw.reason}",
             seed=assignment_seed(memory.seed, memory.next_id),
         )

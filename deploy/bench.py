@@ -143,7 +143,7 @@ class PlainLearner:
     """The same update by PyTorch alone: bf16 weights, fp32 master weights, AdamW."""
 
     def __init__(self, config: Config, model: str) -> None:
-        self._limits, self._temperature = config.learner, config.actors.temperature
+        self._limits = config.learner
         self._model = AutoModelForCausalLM.from_pretrained(model, dtype=torch.bfloat16).train()
         self._parameters = list(self._model.parameters())
         self._masters = [p.detach().float().requires_grad_() for p in self._parameters]
@@ -152,7 +152,7 @@ class PlainLearner:
     def update(self, batch: Batch) -> None:
         limits = self._limits
         for micro in batch.shards[0]:
-            logprobs, _ = action_logprobs(self._model, micro, temperature=self._temperature)
+            logprobs, _ = action_logprobs(self._model, micro)
             loss, _ = LOSSES[limits.loss](
                 logprobs, Targets.of(micro), clip_low=limits.clip_low, clip_high=limits.clip_high, max_weight=limits.max_weight
             )

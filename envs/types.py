@@ -53,6 +53,7 @@ class Assignment:
     start: tuple[Message, ...] = ()  # actions replayed before the policy takes over
     reason: str = ""
     seed: int = 0
+    temperature: float = 0.0  # to sample with; 0 is the run's own
 
 
 class Stop(StrEnum):
@@ -118,6 +119,7 @@ class Turn:
     message: Message
     observation: Observation
     author: Author = Author.POLICY
+    temperature: float = 1.0  # the one that the action was sampled with
 
 
 @dataclass(frozen=True, slots=True)

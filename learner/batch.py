@@ -18,12 +18,13 @@ Floats = NDArray[np.float32]
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """A trajectory made flat. All fields are of one length; logprobs and advantages are 0 off the mask."""
+    """A trajectory made flat. All fields are of one length; off the mask logprobs and advantages are 0, temperatures 1."""
 
     tokens: tuple[int, ...]
     mask: tuple[bool, ...]
     logprobs: tuple[float, ...]
     advantages: tuple[float, ...]
+    temperatures: tuple[float, ...]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -32,7 +33,7 @@ class Microbatch:
 
     `positions_T` is the depth of a token in its path. Rows of `segments_S3` are (start, stop, parent segment or -1);
     they tile 0..T in order, parents before children. The logits at T-index `sources_A` predict the token ids
-    `targets_A`, which the engine sampled with `logprobs_A`. `weights_A` sum over all ranks to 1, or to the
+    `targets_A`, which the engine sampled at `temperatures_A` with `logprobs_A`. `weights_A` sum over all ranks to 1, or to the
     share of a full batch that there is.
     """
 
@@ -43,6 +44,7 @@ class Microbatch:
     targets_A: Ints
     logprobs_A: Floats
     advantages_A: Floats
+    temperatures_A: Floats
     weights_A: Floats
 
     @property
@@ -74,6 +76,7 @@ def flatten(trajectory: Trajectory, advantages: Sequence[float]) -> Sample:
     mask: list[bool] = []
     logprobs: list[float] = []
     spread: list[float] = []
+    temperatures: list[float] = []
     for turn, advantage in zip(trajectory.turns, advantages, strict=True):
         is_policy = turn.author is Author.POLICY
         trained = is_policy or advantage != 0
@@ -84,9 +87,10 @@ def flatten(trajectory: Trajectory, advantages: Sequence[float]) -> Sample:
         mask += [False] * blank + [trained] * size
         logprobs += [0.0] * blank + (list(turn.logprobs) if is_policy else [0.0] * size)
         spread += [0.0] * blank + [advantage if trained else 0.0] * size
+        temperatures += [1.0] * blank + [turn.temperature if is_policy else 1.0] * size
     if mask and mask[0]:
         raise ValueError(f"trajectory {trajectory.id!r} begins with an action: nothing predicts its first token")
-    return Sample(tuple(tokens), tuple(mask), tuple(logprobs), tuple(spread))
+    return Sample(tuple(tokens), tuple(mask), tuple(logprobs), tuple(spread), tuple(temperatures))
 
 
 def assemble(
@@ -142,6 +146,7 @@ def _microbatch(samples: Sequence[Sample], weights: Sequence[float]) -> Microbat
         targets_A=np.concatenate([np.asarray(sample.tokens, np.int64)[at] for sample, at in rows]),
         logprobs_A=np.concatenate([np.asarray(sample.logprobs, np.float32)[at] for sample, at in rows]),
         advantages_A=np.concatenate([np.asarray(sample.advantages, np.float32)[at] for sample, at in rows]),
+        temperatures_A=np.concatenate([np.asarray(sample.temperatures, np.float32)[at] for sample, at in rows]),
         weights_A=np.repeat(np.asarray(weights, np.float32), [len(at) for at in places]),
     )
 
@@ -149,7 +154,7 @@ def _microbatch(samples: Sequence[Sample], weights: Sequence[float]) -> Microbat
 def _padding() -> Microbatch:
     none, nothing = np.empty(0, np.int64), np.empty(0, np.float32)
     zero, segment = np.zeros(1, np.int64), np.asarray([[0, 1, -1]], np.int64)
-    return Microbatch(zero, zero, segment, none, none, nothing, nothing, nothing)
+    return Microbatch(zero, zero, segment, none, none, nothing, nothing, nothing, nothing)
 
 
 def _deal(microbatches: Sequence[Microbatch], num_ranks: int) -> tuple[tuple[Microbatch, ...], ...]:

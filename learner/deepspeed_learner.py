@@ -46,30 +46,30 @@ class LearnerPlace:
 class Policy(torch.nn.Module):
     """The model as DeepSpeed sees it: its forward takes a microbatch, so that the engine's hooks surround all of it."""
 
-    def __init__(self, model: PreTrainedModel, device: torch.device, temperature: float) -> None:
+    def __init__(self, model: PreTrainedModel, device: torch.device, *, bare: bool) -> None:
         super().__init__()
         self.model = model
         self.device = device
-        self.temperature = temperature
+        self.bare = bare
 
     def forward(self, micro: Microbatch) -> tuple[torch.Tensor, torch.Tensor]:
-        return action_logprobs(self.model, micro, self.device, temperature=self.temperature)
+        return action_logprobs(self.model, micro, self.device, bare=self.bare)
 
 
 class DeepSpeedLearner:
     """One rank. Version and step are the number of updates made; rank 0 publishes into `folder`.
 
-    `temperature` is the one that actions were sampled with; "nll" fits the bare model and has no use for it.
+    "nll" fits the bare model, whatever temperature actions were sampled at.
     Work runs in one thread of its own, so that an actor answers while it trains.
     """
 
     def __init__(
-        self, config: LearnerConfig, place: LearnerPlace, *, model: str, folder: str, seed: int, temperature: float = 1.0
+        self, config: LearnerConfig, place: LearnerPlace, *, model: str, folder: str, seed: int
     ) -> None:
         self._config = config
         self._place = place
         self._folder = folder
-        self._temperature = 1.0 if config.loss == "nll" else temperature
+        self._bare = config.loss == "nll"
         self._step = 0
         # One thread for good: the number of threads and the CUDA device are a thread's own.
         self._thread = ThreadPoolExecutor(1, "learner", torch.set_num_threads, (place.threads,))
@@ -108,7 +108,7 @@ class DeepSpeedLearner:
         # An all-reduce for inference, which would be compiled by g++ here and now.
         deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
         self._join("nccl" if is_cuda else "gloo")
-        self._policy = Policy(self._load_model(model), self._device, self._temperature).train()
+        self._policy = Policy(self._load_model(model), self._device, bare=self._bare).train()
         if config.activation_checkpointing:
             self._policy.model.gradient_checkpointing_enable({"use_reentrant": False})
         # Fused: one pass over the flat fp32 master weights instead of ten.
@@ -139,7 +139,7 @@ class DeepSpeedLearner:
 
     def _frozen(self, folder: str) -> Policy:
         model = self._load_model(folder).requires_grad_(False)
-        return Policy(model, self._device, self._temperature).to(self._device).eval()
+        return Policy(model, self._device, bare=self._bare).to(self._device).eval()
 
     def _settings(self) -> dict[str, object]:
         """DeepSpeed's settings; nothing that decides what is learnt is left to its defaults, which have changed."""

@@ -17,19 +17,23 @@ CHUNK = 64  # rows of logits held in fp32 at a time; larger ones leave the cache
 
 
 def action_logprobs(
-    model: PreTrainedModel, micro: Microbatch, device: torch.device | str = "cpu", *, temperature: float = 1.0
+    model: PreTrainedModel, micro: Microbatch, device: torch.device | str = "cpu", *, bare: bool = False
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """The model's log-probability of each action token (A, fp32, with gradient) and its entropy there (A, detached).
 
-    Both are of softmax(logits / temperature), which is what the engine sampled from.
+    Both are of softmax(logits / temperature), which is what the engine sampled from; `bare` of the model's own softmax.
 
     The backbone runs once over the T unique tokens, the head only where something is predicted. A microbatch without
     actions gives empty tensors that still lead back to every parameter.
     """
     model.set_attn_implementation(NAME)
     hidden_TD = _backbone(model, micro, device)
-    sources_U, rows_A = np.unique(micro.sources_A, return_inverse=True)
+    # Siblings share the places where they part, and may part at different temperatures.
+    temperatures_A = np.ones_like(micro.temperatures_A) if bare else micro.temperatures_A
+    asked_U, rows_A = np.unique(np.stack([micro.sources_A, temperatures_A], axis=1), axis=0, return_inverse=True)
+    sources_U, rows_A = asked_U[:, 0].astype(np.int64), rows_A.reshape(-1)
     hidden_UD = hidden_TD[torch.from_numpy(sources_U).to(device)]
+    temperatures_U = torch.from_numpy(asked_U[:, 1:].astype(np.float32)).to(device)
     head = model.get_output_embeddings()
     order_A = np.argsort(rows_A, kind="stable")
     starts = list(range(0, len(sources_U), CHUNK)) or [0]
@@ -38,8 +42,8 @@ def action_logprobs(
         rows = torch.from_numpy(rows_A[entries] - start).to(device)
         targets = torch.from_numpy(micro.targets_A[entries]).to(device)
         # Logits are made again in the backward pass: all of them in fp32 would be the largest tensor of the step.
-        hidden = hidden_UD[start : start + CHUNK]
-        parts.append(checkpoint(_chunk, head, hidden, rows, targets, temperature, use_reentrant=False))
+        span = slice(start, start + CHUNK)
+        parts.append(checkpoint(_chunk, head, hidden_UD[span], temperatures_U[span], rows, targets, use_reentrant=False))
     back_A = torch.from_numpy(np.argsort(order_A)).to(device)
     logprobs_A, entropy_A = (torch.cat(part)[back_A] for part in zip(*parts, strict=True))
     return logprobs_A, entropy_A
@@ -55,9 +59,9 @@ def _backbone(model: PreTrainedModel, micro: Microbatch, device: torch.device | 
 
 
 def _chunk(
-    head: torch.nn.Module, hidden_UD: torch.Tensor, rows_A: torch.Tensor, targets_A: torch.Tensor, temperature: float
+    head: torch.nn.Module, hidden_UD: torch.Tensor, temperatures_U1: torch.Tensor, rows_A: torch.Tensor, targets_A: torch.Tensor
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    all_UV = torch.log_softmax(head(hidden_UD).float() / temperature, dim=-1)
+    all_UV = torch.log_softmax(head(hidden_UD).float() / temperatures_U1, dim=-1)
     with torch.no_grad():
         entropy_U = -torch.linalg.vecdot(all_UV.exp(), all_UV)
     return all_UV[rows_A, targets_A], entropy_U[rows_A]

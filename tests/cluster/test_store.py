@@ -83,6 +83,7 @@ def test_a_group_comes_back_as_it_went_in(tmp_path):
         "versions": [-1, -1, -1, 3, 3, 4, -1, -1],
         "turn_starts": [0, 6],
         "authors": ["policy", "expert"],
+        "temperatures": [1.0, 1.0],
         "reward": 0.75,
         "parts": [("progress", 1.0), ("errors", -0.25)],
         "turn_rewards": [0.75],

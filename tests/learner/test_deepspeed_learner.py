@@ -56,6 +56,7 @@ def microbatch(seed: int, num_tokens: int, num_actions: int) -> Microbatch:
         targets_A=random.integers(0, VOCAB, num_actions),
         logprobs_A=np.full(num_actions, -np.log(VOCAB), np.float32),
         advantages_A=random.normal(size=num_actions).astype(np.float32),
+        temperatures_A=np.ones(num_actions, np.float32),
         weights_A=np.full(num_actions, 1 / 24, np.float32),
     )
 

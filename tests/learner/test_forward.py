@@ -80,10 +80,22 @@ def test_the_learner_agrees_with_the_engine_token_by_token(model: PreTrainedMode
 
 def test_log_probabilities_are_of_the_tempered_policy(model: PreTrainedModel):
     micro = only(assemble([sample_group(model, 0, num_siblings=1)], lambda _: ((1.0, 1.0),)))
-    half, _ = action_logprobs(model, micro, temperature=0.5)
+    half, _ = action_logprobs(model, replace(micro, temperatures_A=np.full_like(micro.temperatures_A, 0.5)))
     logits = model(torch.from_numpy(micro.tokens_T)[None]).logits[0].float()  # one sibling: no fork
     expected = torch.log_softmax(logits[micro.sources_A] / 0.5, -1).gather(1, torch.from_numpy(micro.targets_A)[:, None])[:, 0]
     assert float((half - expected).detach().abs().max()) < 1e-5
+
+
+def test_siblings_that_part_at_different_temperatures_have_each_its_own(model: PreTrainedModel):
+    micro = only(assemble([sample_group(model, 0), sample_group(model, 1)], mean))
+    mixed_A = np.where(np.arange(micro.num_actions) % 2, 0.5, 1.5).astype(np.float32)
+    mixed, _ = action_logprobs(model, replace(micro, temperatures_A=mixed_A))
+    for temperature in (0.5, 1.5):
+        alike, _ = action_logprobs(model, replace(micro, temperatures_A=np.full_like(mixed_A, temperature)))
+        chosen = torch.from_numpy(mixed_A == np.float32(temperature))
+        assert torch.allclose(mixed[chosen], alike[chosen], atol=1e-5)
+    bare, _ = action_logprobs(model, replace(micro, temperatures_A=mixed_A), bare=True)
+    assert np.abs(bare.detach().numpy() - micro.logprobs_A).max() < 1e-5
 
 
 @pytest.mark.parametrize("slip", [-1, 1])
