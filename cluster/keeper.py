@@ -146,7 +146,8 @@ class Keeper:
         reward = sum(result.reward for result in levels.values()) / len(levels) if levels else None
         await self._report(step, groups, metrics)
         stage = (await self._system.curriculum.status()).stage
-        decision = await self._system.curriculum.advance(StepFacts(step, stage, metrics.get("learner/grad_norm", 0.0), reward))
+        norm, entropy = metrics.get("learner/grad_norm", 0.0), metrics.get("learner/entropy")
+        decision = await self._system.curriculum.advance(StepFacts(step, stage, norm, reward, entropy))
         if decision.advance:
             after = (await self._system.curriculum.status()).stage
             self._telemetry.note(f"step {step}: from stage {stage} to {after}: {decision.reason}")

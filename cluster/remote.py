@@ -13,14 +13,19 @@ import ray
 from ray.actor import ActorHandle
 
 T = TypeVar("T")
-# OpenMP threads that wait must sleep: spinning, an engine and a learner on the same cores take each other's time.
-QUIET_THREADS = {"OMP_WAIT_POLICY": "PASSIVE"}
+# OpenMP threads that wait must soon sleep: spinning, an engine and a learner on the same cores take each other's time.
+# GNU's, which PyTorch brings, spin for some 10 us first: a learner's many small kernels are slower without (`make bench`).
+QUIET_THREADS = {"OMP_WAIT_POLICY": "PASSIVE", "GOMP_SPINCOUNT": "5000"}
 
 
 def lean_memory() -> dict[str, str]:
-    """Variables for a process of large tensors: jemalloc, which Ray ships, gives back what glibc's allocator would keep."""
+    """Variables for a process of large tensors: jemalloc, which Ray ships, holds less than glibc's allocator would.
+
+    Its large pieces would go back at once, to be zeroed again for the next tensor: they stay for some seconds, as small ones do.
+    """
     library = Path(ray.__file__).parent / "core" / "libjemalloc.so"
-    return {"LD_PRELOAD": os.environ.get("LD_PRELOAD", str(library))} if library.is_file() else {}
+    preload = {"LD_PRELOAD": os.environ.get("LD_PRELOAD", str(library)), "MALLOC_CONF": "oversize_threshold:0"}
+    return preload if library.is_file() else {}
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,11 +16,13 @@ def summarise(finished: Sequence[Group], trained: Sequence[Group], *, version: i
     count = len(trajectories)
     names = sorted({name for trajectory in trajectories for name in trajectory.parts})
     tokens = sum(trajectory.num_action_tokens for trajectory in trajectories)
+    turns = [turn for trajectory in trajectories for turn in trajectory.turns]
     return {
         "rewards/mean": sum(trajectory.reward for trajectory in trajectories) / count,
         "rewards/success": sum(trajectory.success for trajectory in trajectories) / count,
         **{f"rewards/{name}": sum(t.parts.get(name, 0.0) for t in trajectories) / count for name in names},
-        "actors/turns": sum(len(trajectory.turns) for trajectory in trajectories) / count,
+        "actors/turns": len(turns) / count,
+        "actors/temperature": sum(turn.temperature for turn in turns) / len(turns) if turns else 0.0,
         "actors/hints": sum(len(trajectory.hints) for trajectory in trajectories) / count,
         "actors/max_turns": sum(trajectory.stop is Stop.MAX_TURNS for trajectory in trajectories) / count,
         "actors/tokens": float(tokens),

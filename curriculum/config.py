@@ -41,6 +41,7 @@ class StageConfig:
     augmentation: float = 0.0
     sampler: str = "uniform"
     temperature: float = 0.0  # 0: actors.temperature
+    entropy: float = 0.0  # nats a token: the temperature rises from `temperature` while there is less; 0: it stays
     group_size: int = 8
     min_steps: int = 1
     max_steps: int = 0  # 0: no limit, which only the last stage may have
@@ -59,6 +60,10 @@ class StageConfig:
             raise ValueError(f"{where} has augmentation {self.augmentation}; it must lie in [0, 1]")
         if not (self.temperature >= 0 and math.isfinite(self.temperature)):
             raise ValueError(f"{where} has temperature {self.temperature}; it must be above 0, or 0 for actors.temperature")
+        if not (self.entropy >= 0 and math.isfinite(self.entropy)):
+            raise ValueError(f"{where} has entropy {self.entropy}; it must be above 0, or 0 for a temperature that stays")
+        if self.entropy and not self.temperature:
+            raise ValueError(f"{where} has entropy {self.entropy} and no temperature to start from; set temperature, such as 1.0")
         if self.sampler not in SAMPLERS:
             raise ValueError(f"{where} has sampler {self.sampler!r}; there are: {', '.join(SAMPLERS)}")
         if self.group_size < 1:

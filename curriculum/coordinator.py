@@ -12,6 +12,7 @@ from curriculum.config import CurriculumConfig
 from curriculum.gate import Decision, StepFacts, decide
 from curriculum.sampler import Draw, Tally, frontier, next_level, uniform
 from curriculum.stages import Stage, stages
+from curriculum.temperature import next_temperature
 from envs.types import Assignment, Group, Stop, Task
 
 
@@ -75,6 +76,7 @@ class Memory:
     steps: Mapping[str, int] = field(default_factory=dict)
     records: tuple[Record, ...] = ()
     is_finished: bool = False
+    temperature: float = 0.0  # where the stage holds an entropy by it
 
 
 class Coordinator:
@@ -104,7 +106,7 @@ class Coordinator:
             augmentation=config.augmentation,
             reward=config.reward,
             group_size=config.group_size,
-            temperature=config.temperature,
+            temperature=max(config.temperature, memory.temperature) if config.entropy else config.temperature,
             reason=f"stage {config.name!r}, level {level!r} (share {share:.2f}), {config.sampler}: {draw.reason}",
             seed=assignment_seed(memory.seed, memory.next_id),
         )
@@ -192,7 +194,11 @@ class Coordinator:
             tallies[seen.task_id] = tallies.get(seen.task_id, Tally()).plus(seen.tried, seen.solved)
         steps = {**memory.steps, memory.stage: memory.steps[memory.stage] + 1}
         history = (*memory.history, facts)
-        self._memory = replace(memory, tallies=tallies, pending=(), history=history, steps=steps)
+        config, temperature = self._stage.config, memory.temperature
+        if config.entropy:
+            now = max(temperature, config.temperature)
+            temperature = next_temperature(now, facts.entropy, target=config.entropy, lowest=config.temperature)
+        self._memory = replace(memory, tallies=tallies, pending=(), history=history, steps=steps, temperature=temperature)
 
     def _move(self, step: int, reason: str) -> None:
         memory, index = self._memory, self._index[self._memory.stage] + 1
@@ -226,4 +232,5 @@ def _read(state: str) -> Memory:
         steps=saved["steps"],
         records=tuple(Record(one["step"], one["stage"], Kind(one["kind"]), one["reason"]) for one in saved["records"]),
         is_finished=saved["is_finished"],
+        temperature=saved["temperature"],
     )

@@ -18,6 +18,7 @@ class StepFacts:
     stage: str
     grad_norm: float
     validation: float | None = None
+    entropy: float | None = None  # nats a token of what was trained on
 
 
 @dataclass(frozen=True, slots=True)

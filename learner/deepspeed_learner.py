@@ -63,9 +63,7 @@ class DeepSpeedLearner:
     Work runs in one thread of its own, so that an actor answers while it trains.
     """
 
-    def __init__(
-        self, config: LearnerConfig, place: LearnerPlace, *, model: str, folder: str, seed: int
-    ) -> None:
+    def __init__(self, config: LearnerConfig, place: LearnerPlace, *, model: str, folder: str, seed: int) -> None:
         self._config = config
         self._place = place
         self._folder = folder

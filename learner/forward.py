@@ -5,6 +5,8 @@ Axes: T unique tokens, S segments, A actions, U places that predict something, D
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import torch
 from torch.utils.checkpoint import checkpoint
@@ -13,7 +15,8 @@ from transformers import PreTrainedModel
 from learner.attention import NAME, blocks
 from learner.batch import Microbatch
 
-CHUNK = 64  # rows of logits held in fp32 at a time; larger ones leave the cache and are slower on a CPU
+CHUNK = 512  # rows of logits made at a time, and made again in the backward pass
+CPU_ROWS = 16  # of those, rows held in fp32 at a time: more would leave the cache
 
 
 def action_logprobs(
@@ -61,7 +64,46 @@ def _backbone(model: PreTrainedModel, micro: Microbatch, device: torch.device | 
 def _chunk(
     head: torch.nn.Module, hidden_UD: torch.Tensor, temperatures_U1: torch.Tensor, rows_A: torch.Tensor, targets_A: torch.Tensor
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    all_UV = torch.log_softmax(head(hidden_UD).float() / temperatures_U1, dim=-1)
-    with torch.no_grad():
-        entropy_U = -torch.linalg.vecdot(all_UV.exp(), all_UV)
-    return all_UV[rows_A, targets_A], entropy_U[rows_A]
+    return _Picked.apply(head(hidden_UD), temperatures_U1, rows_A, targets_A)  # type: ignore[return-value]
+
+
+class _Picked(torch.autograd.Function):
+    """log softmax(logits / temperature) at (row, target), with gradient, and the rows' entropies there; rows ascend.
+
+    The same as PyTorch's own functions one after the other, in a few passes over rows that stay in a CPU's cache.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any, logits_UV: torch.Tensor, temperatures_U1: torch.Tensor, rows_A: torch.Tensor, targets_A: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        lse_U1 = torch.empty_like(temperatures_U1)
+        entropy_U1 = torch.empty_like(temperatures_U1)
+        for rows in _slices(logits_UV):
+            scaled = logits_UV[rows].float() / temperatures_U1[rows]
+            lse_U1[rows] = scaled.logsumexp(-1, keepdim=True)
+            chances = (scaled - lse_U1[rows]).exp_()
+            entropy_U1[rows] = lse_U1[rows] - torch.linalg.vecdot(chances, scaled)[:, None]
+        ctx.save_for_backward(logits_UV, temperatures_U1, lse_U1, rows_A, targets_A)
+        picked_A = logits_UV[rows_A, targets_A].float() / temperatures_U1[rows_A, 0] - lse_U1[rows_A, 0]
+        entropy_A = entropy_U1[rows_A, 0]
+        ctx.mark_non_differentiable(entropy_A)
+        return picked_A, entropy_A
+
+    @staticmethod
+    def backward(ctx: Any, *grads_A: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
+        logits_UV, temperatures_U1, lse_U1, rows_A, targets_A = ctx.saved_tensors
+        grad_A = grads_A[0] / temperatures_U1[rows_A, 0]
+        grad_U1 = torch.zeros_like(temperatures_U1).index_add_(0, rows_A, grad_A[:, None])
+        grad_UV = torch.empty_like(logits_UV)
+        for rows in _slices(logits_UV):
+            found = (logits_UV[rows].float() / temperatures_U1[rows]).sub_(lse_U1[rows]).exp_().mul_(-grad_U1[rows])
+            first, last = torch.searchsorted(rows_A, torch.tensor([rows.start, rows.stop], device=rows_A.device)).tolist()
+            found.index_put_((rows_A[first:last] - rows.start, targets_A[first:last]), grad_A[first:last], accumulate=True)
+            grad_UV[rows] = found
+        return grad_UV, None, None, None
+
+
+def _slices(logits_UV: torch.Tensor) -> list[slice]:
+    size = CPU_ROWS if logits_UV.device.type == "cpu" else max(len(logits_UV), 1)
+    return [slice(start, start + size) for start in range(0, len(logits_UV), size)]

@@ -54,12 +54,12 @@ PREFIX = (
     Message("system", SYSTEM),
     *_example(
         f"Put 3 of {_RING} in the cart.",
-        (ToolCall("add", {"id": _RING, "quantity": 3}), f'{{"cart":{{"{_RING}":3}}}}'),
+        (ToolCall("add", {"quantity": 3, "id": _RING}), f'{{"cart":{{"{_RING}":3}}}}'),
         answer="Done",
     ),
     *_example(
         "Take 1 of it out of the cart.",
-        (ToolCall("remove", {"id": _RING, "quantity": 1}), f'{{"cart":{{"{_RING}":2}}}}'),
+        (ToolCall("remove", {"quantity": 1, "id": _RING}), f'{{"cart":{{"{_RING}":2}}}}'),
         answer="Done",
     ),
     *_example("Check out.", (ToolCall("checkout", {}), '{"total":94}'), answer="94"),
@@ -80,7 +80,7 @@ PREFIX = (
     *_example(
         "Put 3 of the shelf in the cart.",
         _find("shelf", _SHELF),
-        (ToolCall("add", {"id": _SHELF, "quantity": 3}), f'{{"cart":{{"{_SHELF}":3}}}}'),
+        (ToolCall("add", {"quantity": 3, "id": _SHELF}), f'{{"cart":{{"{_SHELF}":3}}}}'),
         answer="Done",
     ),
 )
@@ -191,7 +191,7 @@ class _Writer:
 
 def _calls(kind: str, item: Item, quantity: int) -> tuple[ToolCall, ...]:
     if kind == "all":
-        return ToolCall("stock", {"id": item.id}), ToolCall("add", {"id": item.id, "quantity": item.stock})
+        return ToolCall("stock", {"id": item.id}), ToolCall("add", {"quantity": item.stock, "id": item.id})
     if kind in ("add", "remove"):
-        return (ToolCall(kind, {"id": item.id, "quantity": quantity}),)
+        return (ToolCall(kind, {"quantity": quantity, "id": item.id}),)
     return (ToolCall(kind, {"id": item.id}),)

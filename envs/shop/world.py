@@ -27,22 +27,24 @@ NUM_ITEMS = 12
 _IDS = tuple(f"i{number}" for number in range(100, 1000) if f"i{number}" not in EXAMPLE_IDS)
 
 
-def _tool(name: str, description: str, *, required: tuple[str, ...], optional: tuple[str, ...] = ()) -> dict[str, Json]:
+def _tool(name: str, description: str, *keys: str, optional: tuple[str, ...] = ()) -> dict[str, Json]:
     kinds = {"name": "string", "id": "string", "quantity": "integer"}
-    properties: dict[str, Json] = {key: {"type": kinds[key]} for key in required + optional}
+    properties: dict[str, Json] = {key: {"type": kinds[key]} for key in keys}
+    required: list[Json] = [key for key in keys if key not in optional]
     parameters: dict[str, Json] = {
-        "type": "object", "properties": properties, "required": list(required), "additionalProperties": False,
+        "type": "object", "properties": properties, "required": required, "additionalProperties": False,
     }  # fmt: skip
     return {"type": "function", "function": {"name": name, "description": description, "parameters": parameters}}
 
 
+# The quantity first, as requests say it: last, it is soon forgotten, since most calls end after an id.
 TOOLS = (
-    _tool("find", "id of an item", required=("name",)),
-    _tool("price", "", required=("id",)),
-    _tool("stock", "", required=("id",)),
-    _tool("add", "into the cart", required=("id", "quantity")),
-    _tool("remove", "", required=("id",), optional=("quantity",)),
-    _tool("checkout", "", required=()),
+    _tool("find", "id of an item", "name"),
+    _tool("price", "", "id"),
+    _tool("stock", "", "id"),
+    _tool("add", "into the cart", "quantity", "id"),
+    _tool("remove", "", "quantity", "id", optional=("quantity",)),
+    _tool("checkout", ""),
 )
 
 

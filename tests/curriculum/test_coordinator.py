@@ -125,6 +125,19 @@ async def test_faults_and_expert_starts_are_no_evidence():
     assert (status.tried, status.solved) == (1, 1)
 
 
+async def test_the_temperature_rises_while_sampling_is_too_sure_and_goes_with_the_stages():
+    held = {"temperature": 0.9, "entropy": 0.3, "max_steps": 2}
+    stages = [StageConfig("a", {"1": 1.0}, **held), StageConfig("b", {"1": 1.0}, **held), StageConfig("c", {"1": 1.0})]
+    one, found = coordinator(CurriculumConfig(stages)), []
+    for step, entropy in enumerate([0.1, None, 0.5, 0.2, 0.1], 1):
+        found.append((await one.next()).temperature)
+        again = coordinator(CurriculumConfig(stages))
+        await again.restore(await one.state())
+        one = again
+        await one.advance(StepFacts(step, "", 1.0, entropy=entropy))
+    assert found == [0.9, 0.95, 1.0, 0.95, 0.0]
+
+
 async def test_a_group_observed_twice_counts_once():
     one, other = coordinator(), coordinator()
     for curriculum, times in ((one, 2), (other, 1)):

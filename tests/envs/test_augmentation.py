@@ -41,13 +41,13 @@ def written(folder: Path, **entry: Json) -> str:
 def test_a_bare_error_becomes_its_hint_and_is_recorded():
     observation = augmented().step(BAD_ID)
     assert observation.messages[0].content == '{"error":"i1 is no id. Call find with the name to get the id."}'
-    assert observation.signals.hints == ("shop/bad-id@3",)
+    assert observation.signals.hints == ("shop/bad-id@4",)
     assert observation.signals.outcomes[0].error == "bad id"
 
 
 def test_a_malformed_message_gets_its_hint():
     observation = augmented().step(BAD)
-    assert "Write one call" in observation.messages[0].content and observation.signals.hints == ("shop/malformed@3",)
+    assert "Write one call" in observation.messages[0].content and observation.signals.hints == ("shop/malformed@4",)
 
 
 def test_only_the_failed_calls_of_a_message_are_rewritten():
@@ -56,7 +56,7 @@ def test_only_the_failed_calls_of_a_message_are_rewritten():
     plain, hinted = augmented(0.0).step(mixed), augmented().step(mixed)
     assert hinted.messages[1] == plain.messages[1]
     assert hinted.messages[0] != plain.messages[0] and hinted.messages[2] != plain.messages[2]
-    assert hinted.signals.hints == ("shop/bad-id@3", "shop/checkout-bad-arguments@3")
+    assert hinted.signals.hints == ("shop/bad-id@4", "shop/checkout-bad-arguments@4")
     assert bare(hinted) == bare(plain)
 
 

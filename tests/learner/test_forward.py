@@ -10,7 +10,7 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedModel, Qwen2Co
 from envs.types import Assignment, Group, Message, Observation, Stop, Task, Trajectory, Turn
 from learner.batch import Batch, Microbatch, assemble, flatten
 from learner.credit import mean
-from learner.forward import CHUNK, action_logprobs
+from learner.forward import CHUNK, _Picked, action_logprobs
 
 torch.set_num_threads(1)  # models this small only wait for their threads
 
@@ -96,6 +96,23 @@ def test_siblings_that_part_at_different_temperatures_have_each_its_own(model: P
         assert torch.allclose(mixed[chosen], alike[chosen], atol=1e-5)
     bare, _ = action_logprobs(model, replace(micro, temperatures_A=mixed_A), bare=True)
     assert np.abs(bare.detach().numpy() - micro.logprobs_A).max() < 1e-5
+
+
+def test_values_and_gradients_are_those_of_a_log_softmax():
+    generator = torch.Generator().manual_seed(0)
+    logits_UV = torch.randn(40, 30, generator=generator, requires_grad=True)  # more rows than one pass takes
+    temperatures_U1 = torch.rand(40, 1, generator=generator) + 0.5
+    rows_A, targets_A = torch.arange(100) * 2 // 5, torch.randint(0, 30, (100,), generator=generator)
+    grad_A = torch.randn(100, generator=generator)
+    expected_UV = torch.log_softmax(logits_UV / temperatures_U1, -1)
+    picked_A, entropy_A = _Picked.apply(logits_UV, temperatures_U1, rows_A, targets_A)
+    assert torch.allclose(picked_A, expected_UV[rows_A, targets_A], atol=1e-5)
+    assert (
+        torch.allclose(entropy_A, -(expected_UV.exp() * expected_UV).sum(-1)[rows_A], atol=1e-5) and not entropy_A.requires_grad
+    )
+    (found,) = torch.autograd.grad(picked_A, logits_UV, grad_A)
+    (expected,) = torch.autograd.grad(expected_UV[rows_A, targets_A], logits_UV, grad_A)
+    assert torch.allclose(found, expected, atol=1e-5)
 
 
 @pytest.mark.parametrize("slip", [-1, 1])
