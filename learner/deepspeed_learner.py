@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import atexit
 import contextlib
 import io
 import json
@@ -129,6 +130,7 @@ class DeepSpeedLearner:
                 world_size=self._place.num_ranks,
                 timeout=timedelta(seconds=COLLECTIVE_TIMEOUT_S),
             )
+            atexit.register(_leave)
 
     def _load_model(self, folder: str) -> PreTrainedModel:
         return AutoModelForCausalLM.from_pretrained(
@@ -243,3 +245,9 @@ class DeepSpeedLearner:
         self._engine.load_checkpoint(str(path), tag=TAG)
         self._step = state["step"]
         RandomState(**state["random"]).restore()
+
+
+def _leave() -> None:
+    """Left to the interpreter's own end, the process group's threads now and then abort a process after all its work."""
+    if torch.distributed.is_initialized():
+        torch.distributed.destroy_process_group()
