@@ -38,7 +38,6 @@ def place(config: Config, model: str, *, weights: str, rendezvous: str) -> Syste
             groups_per_batch=config.learner.groups_per_batch,
             max_lag=config.learner.max_lag,
             max_refills=config.learner.max_refills,
-            keeps_failures=config.learner.failed_alike < 0,
         ),
     )
 

@@ -14,7 +14,7 @@ from ray.actor import ActorHandle
 
 T = TypeVar("T")
 # OpenMP threads that wait must soon sleep: spinning, an engine and a learner on the same cores take each other's time.
-# GNU's, which PyTorch brings, spin for some 10 us first: a learner's many small kernels are slower without (`make bench`).
+# GNU's, which PyTorch brings, spin briefly first, since a learner's kernels are many and small.
 QUIET_THREADS = {"OMP_WAIT_POLICY": "PASSIVE", "GOMP_SPINCOUNT": "5000"}
 
 

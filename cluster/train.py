@@ -8,7 +8,7 @@ from actors.env_actor import EnvActor, GroupFault
 from cluster.keeper import Keeper
 from cluster.system import System
 from learner.batch import assemble
-from learner.credit import CREDITS, failing_alike
+from learner.credit import CREDITS
 
 
 async def train(system: System, keeper: Keeper) -> None:
@@ -39,14 +39,13 @@ async def act(system: System, keeper: Keeper, *, actor: EnvActor) -> None:
 
 async def learn(system: System, keeper: Keeper) -> None:
     config = system.config.learner
-    credit = failing_alike(CREDITS[config.credit], config.failed_alike) if config.failed_alike else CREDITS[config.credit]
     for step in range(keeper.step + 1, config.num_steps + 1):
         with keeper.phase("learner", "generate"):
             groups = await keeper.unless_stopped(system.buffer.take())
         with keeper.phase("learner", "update"):
             batch = assemble(
                 groups,
-                credit,
+                CREDITS[config.credit],
                 num_ranks=config.num_ranks,
                 max_tokens=config.max_tokens,
                 aggregation=config.aggregation,

@@ -34,8 +34,7 @@ class Buffer:
     the places stay empty and the batch is smaller, so that a solved stage still ends.
     """
 
-    def __init__(self, *, groups_per_batch: int, max_lag: int, max_refills: int, keeps_failures: bool = False) -> None:
-        self._keeps_failures = keeps_failures
+    def __init__(self, *, groups_per_batch: int, max_lag: int, max_refills: int) -> None:
         self._size, self._max_lag, self._max_refills = groups_per_batch, max_lag, max_refills
         self._changed = asyncio.Condition()
         self._groups: list[Group] = []
@@ -111,8 +110,7 @@ class Buffer:
     def _judge(self, group: Group) -> Verdict:
         if self._is_stale(group):
             return Verdict.STALE
-        failed = self._keeps_failures and not any(trajectory.success for trajectory in group.trajectories)
-        return Verdict.ACCEPTED if group.has_signal or failed else Verdict.FILTERED
+        return Verdict.ACCEPTED if group.has_signal else Verdict.FILTERED
 
     def _is_stale(self, group: Group) -> bool:
         return self._version - group.version > self._max_lag

@@ -31,7 +31,6 @@ class LearnerConfig:
     max_tokens: int = 1536
     dtype: str = "bfloat16"
     credit: str = "grpo"
-    failed_alike: float = 0.0  # advantage, below 0, of actions in a group whose siblings all fail alike; 0: it is refilled
     aggregation: str = "token"
     loss: str = "clipped"
     clip_low: float = 0.2
@@ -58,8 +57,6 @@ class LearnerConfig:
             _check_number(name, vars(self)[name], at_least=0, inclusive=False)
         _check_name("zero_stage", self.zero_stage, (1, 2, 3))
         _check_name("dtype", self.dtype, DTYPES)
-        if not -10 <= self.failed_alike <= 0:
-            raise ValueError(f"learner.failed_alike is {self.failed_alike}; it must be below 0, or 0 to refill such groups")
         _check_name("credit", self.credit, tuple(CREDITS))
         _check_name("aggregation", self.aggregation, AGGREGATIONS)
         _check_name("loss", self.loss, LOSS_NAMES)

@@ -71,24 +71,6 @@ def tree(group: Group) -> tuple[tuple[float, ...], ...]:
     return _for_policy(group, [tuple(map(advantage, path)) for path in visits])
 
 
-def failing_alike(credit: Credit, advantage: float) -> Credit:
-    """`credit`, and `advantage` (below 0) where every sibling failed and all were paid the same, so that a habit that no
-    sibling departs from gives way: for each action of a user turn that paid nothing, or less.
-
-    After RL-ZVP, arXiv 2509.21880, which weighs tokens by their entropy too; a sure token hardly moves by itself.
-    """
-
-    def judged(group: Group) -> tuple[tuple[float, ...], ...]:
-        if group.has_signal or any(trajectory.success for trajectory in group.trajectories):
-            return credit(group)
-        sound = _sound(group)
-        paid = [one.turn_rewards or (one.reward,) for one in sound]
-        rows = [[paid[at][visit.user_turn] for visit in _visits(one)] for at, one in enumerate(sound)]
-        return _for_policy(group, [tuple(advantage if reward <= 0 else 0.0 for reward in row) for row in rows])
-
-    return judged
-
-
 CREDITS: dict[str, Credit] = {"grpo": grpo, "mean": mean, "rloo": rloo, "tree": tree, "success": success}
 
 

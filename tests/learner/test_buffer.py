@@ -48,15 +48,6 @@ async def test_a_group_without_signal_is_refilled() -> None:
     assert await admitted(buffer) == 1
 
 
-async def test_a_group_that_failed_alike_is_kept_where_failures_teach() -> None:
-    buffer = Buffer(groups_per_batch=2, max_lag=0, max_refills=9, keeps_failures=True)
-    await admitted(buffer)
-    failed = group(0, 0, (0.0, 0.0))
-    solved = replace(failed, trajectories=tuple(replace(one, success=True) for one in failed.trajectories))
-    assert await buffer.put(solved) is Verdict.FILTERED
-    assert await buffer.put(failed) is Verdict.ACCEPTED
-
-
 async def test_refills_end_and_the_batch_is_smaller() -> None:
     buffer = Buffer(groups_per_batch=2, max_lag=0, max_refills=1)
     await admitted(buffer)

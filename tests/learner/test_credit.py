@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from envs.types import Assignment, Author, Group, Message, Observation, Signals, Span, Stop, Task, Trajectory, Turn
-from learner.credit import CREDITS, failing_alike, grpo, mean, rloo, success, tree
+from learner.credit import CREDITS, grpo, mean, rloo, success, tree
 
 
 def turn(author: Author = Author.POLICY) -> Turn:
@@ -48,14 +48,6 @@ def test_every_turn_of_the_policy_has_the_advantage_and_an_experts_has_none():
     mixed = Trajectory("x", "t", (turn(Author.EXPERT), turn()), Stop.DONE, reward=1.0)
     assert mean(siblings) == ((0.5, 0.5, 0.5), (-0.5, -0.5, -0.5))
     assert mean(Group(siblings.assignment, (mixed, siblings.trajectories[1])))[0] == (0.0, 0.5)
-
-
-def test_siblings_that_fail_alike_are_pushed_away_from_what_they_did():
-    credit = failing_alike(tree, -0.2)
-    assert credit(group(0.0, 0.0, faults=(1,), num_turns=2)) == ((-0.2, -0.2), ())
-    assert credit(group(0.1, 0.1)) == ((0.0,), (0.0,))  # it paid something
-    for rewards in ((1.0, 1.0), (0.0, 0.5), (0.0, 1.0)):
-        assert credit(group(*rewards)) == tree(group(*rewards))
 
 
 @pytest.mark.parametrize("name", sorted(CREDITS))
