@@ -65,8 +65,9 @@ def _engines(config: Config, model: str, spawn: Spawn) -> EnginePool:
 
 
 def _coordinator(config: Config) -> partial[Coordinator]:
-    pool = tasks(config, "train")
-    return partial(Coordinator, config.curriculum, env=config.envs.name, tasks=pool, seed=config.seed)
+    pool, name = tasks(config, "train"), config.envs.name
+    oracle = environment(name).oracle
+    return partial(Coordinator, config.curriculum, env=name, tasks=pool, oracle=oracle, seed=config.seed)
 
 
 def _env_actors(config: Config, model: str, *, spawn: Spawn, engines: Engine) -> tuple[EnvActor, ...]:

@@ -42,6 +42,7 @@ class StageConfig:
     sampler: str = "uniform"
     temperature: float = 0.0  # 0: actors.temperature
     entropy: float = 0.0  # nats a token: the temperature rises from `temperature` while there is less; 0: it stays
+    midway: float = 0.0  # share of the groups that begin in a state on the way of the reference
     group_size: int = 8
     min_steps: int = 1
     max_steps: int = 0  # 0: no limit, which only the last stage may have
@@ -56,8 +57,9 @@ class StageConfig:
         for level, share in self.levels.items():
             if not (share > 0 and math.isfinite(share)):
                 raise ValueError(f"{where} gives level {level!r} the share {share}; make it positive or leave it out")
-        if not 0 <= self.augmentation <= 1:
-            raise ValueError(f"{where} has augmentation {self.augmentation}; it must lie in [0, 1]")
+        for name in ("augmentation", "midway"):
+            if not 0 <= float(vars(self)[name]) <= 1:
+                raise ValueError(f"{where} has {name} {vars(self)[name]}; it must lie in [0, 1]")
         if not (self.temperature >= 0 and math.isfinite(self.temperature)):
             raise ValueError(f"{where} has temperature {self.temperature}; it must be above 0, or 0 for actors.temperature")
         if not (self.entropy >= 0 and math.isfinite(self.entropy)):

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from enum import StrEnum
 from hashlib import blake2b
+from random import Random
 
 from curriculum.config import CurriculumConfig
 from curriculum.gate import Decision, StepFacts, decide
 from curriculum.sampler import Draw, Tally, frontier, next_level, uniform
 from curriculum.stages import Stage, stages
 from curriculum.temperature import next_temperature
-from envs.types import Assignment, Group, Stop, Task
+from envs.types import Assignment, Group, Message, Stop, Task
+
+Oracle = Callable[[Task], Sequence[Message]]
 
 
 class Kind(StrEnum):
@@ -85,8 +88,10 @@ class Coordinator:
     Observations are only collected, and enter the tallies inside `advance`, in the order of their ids.
     """
 
-    def __init__(self, config: CurriculumConfig, *, env: str, tasks: Mapping[str, Sequence[Task]], seed: int) -> None:
-        self._stages = stages(config, tasks)
+    def __init__(
+        self, config: CurriculumConfig, *, env: str, tasks: Mapping[str, Sequence[Task]], oracle: Oracle, seed: int
+    ) -> None:
+        self._stages, self._oracle = stages(config, tasks), oracle
         self._index = {stage.config.name: at for at, stage in enumerate(self._stages)}
         first = self._stages[0].config.name
         start = Record(0, first, Kind.STARTED, f"{first!r} is the first of {len(self._stages)} stages")
@@ -99,6 +104,8 @@ class Coordinator:
         drawn = {**memory.drawn, level: memory.drawn.get(level, 0) + 1}
         self._memory = replace(memory, next_id=memory.next_id + 1, drawn=drawn)
         config, share = stage.config, stage.shares[level]
+        start = self._start(config.midway, draw.task, memory.next_id)
+        after = f", after {len(start)} of the reference's messages" if start else ""
         return Assignment(
             id=memory.next_id,
             task=draw.task,
@@ -106,8 +113,9 @@ class Coordinator:
             augmentation=config.augmentation,
             reward=config.reward,
             group_size=config.group_size,
+            start=start,
             temperature=max(config.temperature, memory.temperature) if config.entropy else config.temperature,
-            reason=f"stage {config.name!r}, level {level!r} (share {share:.2f}), {config.sampler}: {draw.reason}",
+            reason=f"stage {config.name!r}, level {level!r} (share {share:.2f}), {config.sampler}: {draw.reason}{after}",
             seed=assignment_seed(memory.seed, memory.next_id),
         )
 
@@ -184,6 +192,17 @@ class Coordinator:
         if stage.config.sampler == "frontier":
             return frontier(stage.tasks[level], memory.tallies, key=f"{memory.seed}/{memory.next_id}")
         return uniform(stage.tasks[level], memory.drawn.get(level, 0), key=f"{memory.seed}/{name}/{level}")
+
+    def _start(self, midway: float, task: Task, id: int) -> tuple[Message, ...]:
+        """A reverse curriculum (1707.05300): what comes last is learnt from states in which it is all that is left.
+
+        At least one call and the closing answer are left to the policy.
+        """
+        rng = Random(f"{self._memory.seed}/{id}/midway")
+        if rng.random() >= midway:
+            return ()
+        messages = self._oracle(task)
+        return tuple(messages[: rng.randint(1, len(messages) - 2)]) if len(messages) > 2 else ()
 
     def _commit(self, facts: StepFacts) -> None:
         memory = self._memory

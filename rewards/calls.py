@@ -11,8 +11,8 @@ from rewards.user_turns import user_turns
 def calls(task: Task, trajectory: Trajectory) -> Score:
     """Reference calls made / reference calls, 0 to 1; per turn alike.
 
-    Within a user turn they count in order, up to the first one missing, which counts half where its tool was called
-    wrongly. A call whose equal gave the equal result earlier in the episode need not be made again.
+    Within a user turn they count in order, up to the first one missing, which counts half where its tool was the first
+    called in its place, if wrongly. A call whose equal gave the equal result earlier in the episode need not be made again.
     """
     known: set[str] = set()
     made: list[float] = []
@@ -29,16 +29,16 @@ def _made(reference: Reference, outcomes: tuple[CallOutcome, ...], known: set[st
     needed = [_key(call) for call in reference.calls]
     effects = [_key(*pair) for pair in zip(reference.calls, reference.results, strict=True)]
     count = 0
-    wrong: set[str] = set()  # tools called since the last call that counted, in vain
+    wrong: list[str] = []  # tools called since the last call that counted, in vain
     for outcome in outcomes:
         count = _skip_known(effects, count, known)
         is_next = count < len(needed) and not outcome.error and _key(outcome.call) == needed[count]
-        wrong = set() if is_next else wrong | {outcome.call.name}
+        wrong = [] if is_next else [*wrong, outcome.call.name]
         count += is_next
         if not outcome.error:
             known.add(_key(outcome.call, outcome.result))
     count = _skip_known(effects, count, known)
-    return count + (0.5 if count < len(needed) and reference.calls[count].name in wrong else 0.0)
+    return count + (0.5 if count < len(needed) and wrong[:1] == [reference.calls[count].name] else 0.0)
 
 
 def _skip_known(effects: list[str], count: int, known: set[str]) -> int:

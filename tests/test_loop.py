@@ -115,7 +115,7 @@ def build(
     renderer = Renderer(byte_folder)
     policy = Policy(renderer)
     pool = tasks(config, "train", most=30)
-    curriculum = Registered(config.curriculum, env="shop", tasks=pool, seed=config.seed)
+    curriculum = Registered(config.curriculum, env="shop", tasks=pool, oracle=ENVIRONMENTS["shop"].oracle, seed=config.seed)
     curriculum.issued = policy.issued
     scripted = ScriptedEngine(policy)
     engine = Broken(scripted, broken) if broken else scripted

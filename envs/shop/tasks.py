@@ -47,13 +47,13 @@ def _find(name: str, id: str) -> tuple[ToolCall, str]:
     return ToolCall("find", {"name": name}), f'{{"id":"{id}"}}'
 
 
-_RING, _SOAP, _CLOCK, _BALL, _DRESS, _SHELF = EXAMPLE_IDS
+_RING, _SOAP, _BOOT, _CLOCK, _DRESS, _BALL, _SHELF = EXAMPLE_IDS
 # No id twice, or an untrained policy repeats it. Every tool and "it" at least once: what is never shown is never sampled,
 # and what is never sampled is never learnt. The call with the most to get right stands last, where it looks first.
 PREFIX = (
     Message("system", SYSTEM),
     *_example(
-        f"Put 3 of {_RING} in the cart.",
+        f"Put 3 of item {_RING} in the cart.",
         (ToolCall("add", {"quantity": 3, "id": _RING}), f'{{"cart":{{"{_RING}":3}}}}'),
         answer="Done",
     ),
@@ -63,14 +63,9 @@ PREFIX = (
         answer="Done",
     ),
     *_example("Check out.", (ToolCall("checkout", {}), '{"total":94}'), answer="94"),
-    *_example(f"What does {_SOAP} cost?", (ToolCall("price", {"id": _SOAP}), '{"price":25}'), answer="25"),
+    *_example(f"What does item {_SOAP} cost?", (ToolCall("price", {"id": _SOAP}), '{"price":25}'), answer="25"),
+    *_example(f"How many of item {_BOOT} are in stock?", (ToolCall("stock", {"id": _BOOT}), '{"stock":9}'), answer="9"),
     *_example("Find the clock.", _find("clock", _CLOCK), answer=_CLOCK),
-    *_example(
-        "How many of the ball are in stock?",
-        _find("ball", _BALL),
-        (ToolCall("stock", {"id": _BALL}), '{"stock":4}'),
-        answer="4",
-    ),
     *_example(
         "What does the dress cost?",
         _find("dress", _DRESS),
@@ -78,7 +73,13 @@ PREFIX = (
         answer="61",
     ),
     *_example(
-        "Put 3 of the shelf in the cart.",
+        "How many of the ball are in stock?",
+        _find("ball", _BALL),
+        (ToolCall("stock", {"id": _BALL}), '{"stock":4}'),
+        answer="4",
+    ),
+    *_example(
+        "Add 3 of the shelf to the cart.",
         _find("shelf", _SHELF),
         (ToolCall("add", {"quantity": 3, "id": _SHELF}), f'{{"cart":{{"{_SHELF}":3}}}}'),
         answer="Done",
@@ -156,7 +157,7 @@ class _Writer:
             return Request(phrase, (ToolCall("checkout", {}),))
         item = self.item if by == "it" and self.item else self._fresh()
         self.item = item
-        named = {"id": item.id, "name": f"the {item.name}", "it": "it"}[by]
+        named = {"id": f"item {item.id}", "name": f"the {item.name}", "it": "it"}[by]
         most = self.world.cart[item.id] if kind == "remove" else item.stock
         quantity = self.rng.randint(1 if kind == "remove" else 2, min(most, 9))
         text = phrase.format(name=item.name, item=named, quantity=quantity)

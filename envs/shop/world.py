@@ -18,7 +18,7 @@ NOVEL_NAMES = (
     "bread", "violin", "drum", "sofa", "glove", "knife", "flute", "cheese", "rice", "bucket", "tent", "puzzle",
     "black mug", "white tea", "gold pen", "silk hat",
 )  # fmt: skip
-EXAMPLE_IDS = ("i786", "i417", "i308", "i162", "i935", "i254")
+EXAMPLE_IDS = ("i786", "i417", "i519", "i308", "i935", "i162", "i254")
 ERRORS = (
     "unknown tool", "bad arguments", "bad id", "not found", "bad name", "bad quantity", "out of stock", "empty cart",
     "not in cart", "malformed",

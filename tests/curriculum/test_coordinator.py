@@ -20,7 +20,13 @@ CONFIG = CurriculumConfig(
 
 
 def coordinator(config: CurriculumConfig = CONFIG, *, seed: int = 7) -> Coordinator:
-    return Coordinator(config, env="shop", tasks=TASKS, seed=seed)
+    return Coordinator(config, env="shop", tasks=TASKS, oracle=oracle, seed=seed)
+
+
+def oracle(task: Task) -> list[Message]:
+    """Level 1: a call and an answer; level 2: two user turns of two calls and an answer."""
+    num = {"1": 2, "2": 6}[task.level]
+    return [Message("assistant", f"{task.id}, message {at}") for at in range(num)]
 
 
 def played(assignment: Assignment, solved: int, *, faulted: int = 0, num: int = 4) -> Group:
@@ -136,6 +142,19 @@ async def test_the_temperature_rises_while_sampling_is_too_sure_and_goes_with_th
         one = again
         await one.advance(StepFacts(step, "", 1.0, entropy=entropy))
     assert found == [0.9, 0.95, 1.0, 0.95, 0.0]
+
+
+async def test_groups_begin_midway_as_often_as_their_stage_says_and_leave_a_call_to_make():
+    one = coordinator(CurriculumConfig([StageConfig("easy", {"1": 1.0, "2": 1.0}, midway=0.5)]))
+    handed = [await one.next() for _ in range(400)]
+    starts = {level: [list(a.start) for a in handed if a.task.level == level] for level in ("1", "2")}
+    assert not any(starts["1"])  # one call: nothing to replay
+    assert 70 <= sum(map(bool, starts["2"])) <= 130
+    assert {len(start) for start in starts["2"]} == {0, 1, 2, 3, 4}
+    assert all(list(a.start) == oracle(a.task)[: len(a.start)] for a in handed)
+    assert next(a.reason for a in handed if len(a.start) == 3).endswith(", after 3 of the reference's messages")
+    again = coordinator(CurriculumConfig([StageConfig("easy", {"1": 1.0, "2": 1.0}, midway=0.5)]))
+    assert [await again.next() for _ in range(400)] == handed
 
 
 async def test_a_group_observed_twice_counts_once():

@@ -15,6 +15,7 @@ TASK = Task("t", "shop", "1", (), (), {}, ())
         ({"levels": {"1": 0.0}}, "share 0.0"),
         ({"levels": {"1": float("nan")}}, "share nan"),
         ({"augmentation": 1.5}, "augmentation 1.5"),
+        ({"midway": -0.1}, "midway -0.1"),
         ({"temperature": -1.0}, "temperature -1.0"),
         ({"entropy": -0.1, "temperature": 1.0}, "entropy -0.1"),
         ({"entropy": 0.3}, "entropy 0.3 and no temperature to start from"),

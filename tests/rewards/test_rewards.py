@@ -107,6 +107,7 @@ def test_a_user_turn_that_never_ended_is_unsolved():
 def test_the_first_missing_call_counts_half_where_its_tool_was_called_wrongly_and_only_once():
     assert toy(ran(wrong("look"))).parts["calls"] == pytest.approx(0.5 / 3)
     assert toy(ran(wrong("look"), wrong("look"), wrong("see"))).parts["calls"] == pytest.approx(0.5 / 3)
+    assert toy(ran(wrong("see"), wrong("look"))).parts["calls"] == 0.0  # as a second thought it counts nothing
     assert toy(ran(good(LOOK, "A"), wrong("see"))).parts["calls"] == pytest.approx(1.5 / 3)
 
 
