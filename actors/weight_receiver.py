@@ -19,6 +19,7 @@ from vllm.model_executor.layers.linear import LinearBase
 from vllm.model_executor.layers.vocab_parallel_embedding import ParallelLMHead, VocabParallelEmbedding
 from vllm.model_executor.model_loader.reload import finalize_layerwise_reload, initialize_layerwise_reload
 
+from actors import cpu_kernels
 from learner.publish import read
 from learner.weights import Weights
 
@@ -180,3 +181,4 @@ def _expected(name: str, artefact: dict[str, torch.Tensor], fused: dict[str, lis
 # It warns at every load of layers that have nothing to load; `compare` is the check.
 logging.getLogger("vllm.model_executor.model_loader.reload.layerwise").setLevel(logging.ERROR)
 WeightTransferEngineFactory.register_engine("tiltyard", WeightReceiver)
+cpu_kernels.install()

@@ -8,8 +8,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from omegaconf import OmegaConf
+from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError
 
 from actors.config import ActorsConfig
 from cluster.telemetry import TelemetryConfig
@@ -92,12 +93,31 @@ def load(path: Path, overrides: Sequence[str] = ()) -> Config:
         if "=" not in override:
             raise ConfigError(f"{override!r} is no override; write key=value, such as learner.num_steps=20")
     try:
-        tree = OmegaConf.merge(OmegaConf.structured(Config), OmegaConf.load(path), OmegaConf.from_dotlist(list(overrides)))
+        told = OmegaConf.load(path)
+        for override in overrides:
+            _override(told, *override.split("=", maxsplit=1))
+        tree = OmegaConf.merge(OmegaConf.structured(Config), told)
         return OmegaConf.to_object(tree)  # type: ignore[return-value]
     except OmegaConfBaseException as error:
         raise ConfigError(_explain(error, path)) from None
+    except (TypeError, YAMLError) as error:
+        raise ConfigError(f"{path} and its overrides: {_first_line(error)}") from None
     except ValueError as error:
         raise ConfigError(str(error)) from None
+
+
+def _override(told: DictConfig | ListConfig, key: str, value: str) -> None:
+    """Set one value; a number in the key stands for an item of a list, as in curriculum.stages.1.max_steps."""
+    try:
+        OmegaConf.update(told, key, OmegaConf.from_dotlist([f"value={value}"])["value"])
+    except YAMLError as error:
+        raise ConfigError(f"{key}={value}: the value is no YAML ({_first_line(error)})") from None
+    except (AssertionError, IndexError, TypeError) as error:
+        raise ConfigError(f"{key}={value} cannot be set ({_first_line(error)}); items of a list count from 0") from None
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).partition("\n")[0]
 
 
 def dump(config: Config) -> str:

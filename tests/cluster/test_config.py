@@ -33,11 +33,20 @@ def test_shipped_experiments_load_and_come_back_equal(path: Path, tmp_path: Path
         ('curriculum.stages=[{name: a, levels: {"1": 1}, reward: gold}]', "gold"),
         ("rewards.rubrics.progress.luck=1", "luck"),
         ("envs.name=casino", "casino"),
+        ("curriculum.stages.9.max_steps=2", "stages.9.max_steps=2 cannot be set.*count from 0"),
+        ("curriculum.stages.easy.max_steps=2", "stages.easy.max_steps=2 cannot be set"),
+        ("learner.num_steps=[", "num_steps=.: the value is no YAML"),
     ],
 )
 def test_a_bad_value_is_named(override: str, told: str) -> None:
     with pytest.raises(ConfigError, match=told):
         load(EXPERIMENTS[0], [override])
+
+
+def test_an_override_reaches_into_lists() -> None:
+    config = load(EXPERIMENTS[0], ["curriculum.stages.1.max_steps=99", "learner.betas=[0.8, 0.9]", "learner.kl=1e-3"])
+    assert config.curriculum.stages[1].max_steps == 99 and config.curriculum.stages[0].max_steps != 99
+    assert (config.learner.betas, config.learner.kl) == ([0.8, 0.9], 0.001)
 
 
 def test_more_ranks_than_one_process_has_is_refused() -> None:
