@@ -20,9 +20,9 @@ ACTORS_MAY_IMPORT = {"learner.weights", "learner.publish"}  # a receipt, and how
 ONLY_IN = {
     "ray": {"cluster", "deploy"},
     "omegaconf": {"cluster"},
-    "vllm": {"actors/vllm_engine.py", "actors/weight_receiver.py", "deploy"},
+    "vllm": {"actors/vllm_engine.py", "actors/weight_receiver.py", "actors/cpu_kernels.py", "deploy"},
     "deepspeed": {"learner/deepspeed_learner.py"},
-    "torch": {"learner", "actors/weight_receiver.py", "deploy"},
+    "torch": {"learner", "actors/weight_receiver.py", "actors/cpu_kernels.py", "deploy"},
 }
 PROBING = {"cluster/remote.py", "cluster/gang.py"}
 FILES = sorted(path for folder in MAY_IMPORT for path in (ROOT / folder).rglob("*.py"))
