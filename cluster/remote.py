@@ -21,12 +21,10 @@ QUIET_THREADS = {"OMP_WAIT_POLICY": "PASSIVE", "GOMP_SPINCOUNT": "5000"}
 def lean_memory() -> dict[str, str]:
     """Variables for a process of large tensors: jemalloc, which Ray ships, holds less than glibc's allocator would.
 
-    Its large pieces would go back at once, to be zeroed again for the next tensor: they stay, as small ones do, while the engine
-    has its turn.
+    Its large pieces would go back at once, to be zeroed again for the next tensor: they stay for some seconds, as small ones do.
     """
     library = Path(ray.__file__).parent / "core" / "libjemalloc.so"
-    settings = "oversize_threshold:0,dirty_decay_ms:30000"
-    preload = {"LD_PRELOAD": os.environ.get("LD_PRELOAD", str(library)), "MALLOC_CONF": settings}
+    preload = {"LD_PRELOAD": os.environ.get("LD_PRELOAD", str(library)), "MALLOC_CONF": "oversize_threshold:0"}
     return preload if library.is_file() else {}
 
 

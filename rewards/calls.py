@@ -29,16 +29,16 @@ def _made(reference: Reference, outcomes: tuple[CallOutcome, ...], known: set[st
     needed = [_key(call) for call in reference.calls]
     effects = [_key(*pair) for pair in zip(reference.calls, reference.results, strict=True)]
     count = 0
-    wrong: list[str] = []  # tools called since the last call that counted, in vain
+    wrong = ""  # the tool called first, and in vain, since the last call that counted
     for outcome in outcomes:
         count = _skip_known(effects, count, known)
         is_next = count < len(needed) and not outcome.error and _key(outcome.call) == needed[count]
-        wrong = [] if is_next else [*wrong, outcome.call.name]
+        wrong = "" if is_next else wrong or outcome.call.name
         count += is_next
         if not outcome.error:
             known.add(_key(outcome.call, outcome.result))
     count = _skip_known(effects, count, known)
-    return count + (0.5 if count < len(needed) and wrong[:1] == [reference.calls[count].name] else 0.0)
+    return count + (0.5 if count < len(needed) and wrong == reference.calls[count].name else 0.0)
 
 
 def _skip_known(effects: list[str], count: int, known: set[str]) -> int:
