@@ -11,7 +11,7 @@ from actors.engine_pool import EnginePool
 from actors.env_actor import EnvActor
 from cluster.config import Config
 from cluster.gang import Gang
-from cluster.remote import LocalSpawn, RaySpawn, Resources, Spawn, lean_memory
+from cluster.remote import EAGER_THREADS, LocalSpawn, RaySpawn, Resources, Spawn, lean_memory
 from cluster.respawn import Respawn
 from cluster.system import System
 from curriculum.coordinator import Coordinator
@@ -79,7 +79,8 @@ def _env_actors(config: Config, model: str, *, spawn: Spawn, engines: Engine) ->
 def _learner(config: Config, model: str, *, spawn: Spawn, weights: str, rendezvous: str) -> Learner:
     count = config.learner.num_ranks
     threads = config.cluster.learner_threads or max(1, (os.cpu_count() or 1) // count)
-    resources = Resources(config.cluster.learner_cpus, config.cluster.learner_gpus, lean_memory())
+    variables = lean_memory() | ({} if config.learner.max_lag else EAGER_THREADS)
+    resources = Resources(config.cluster.learner_cpus, config.cluster.learner_gpus, variables)
     ranks = [
         spawn(
             partial(

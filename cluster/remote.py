@@ -16,15 +16,19 @@ T = TypeVar("T")
 # OpenMP threads that wait must soon sleep: spinning, an engine and a learner on the same cores take each other's time.
 # GNU's, which PyTorch brings, spin briefly first, since a learner's kernels are many and small.
 QUIET_THREADS = {"OMP_WAIT_POLICY": "PASSIVE", "GOMP_SPINCOUNT": "5000"}
+# For a learner that has the cores to itself while it works.
+EAGER_THREADS = {"GOMP_SPINCOUNT": "200000"}
+
+JEMALLOC = "narenas:1,oversize_threshold:0,dirty_decay_ms:-1"  # one arena, large pieces in it too, never purged
 
 
 def lean_memory() -> dict[str, str]:
     """Variables for a process of large tensors: jemalloc, which Ray ships, holds less than glibc's allocator would.
 
-    Its large pieces would go back at once, to be zeroed again for the next tensor: they stay for some seconds, as small ones do.
+    It keeps the pages of one update for the next: a page returned is faulted and zeroed again, dearly in a virtual machine.
     """
     library = Path(ray.__file__).parent / "core" / "libjemalloc.so"
-    preload = {"LD_PRELOAD": os.environ.get("LD_PRELOAD", str(library)), "MALLOC_CONF": "oversize_threshold:0"}
+    preload = {"LD_PRELOAD": os.environ.get("LD_PRELOAD", str(library)), "MALLOC_CONF": JEMALLOC}
     return preload if library.is_file() else {}
 
 

@@ -27,6 +27,8 @@ from cluster.telemetry import Telemetry
 from cluster.train import train
 from learner.checkpoint import Checkpoint
 
+SPENT = "spent.json"
+
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
@@ -34,8 +36,24 @@ class Outcome:
 
     before: Levels
     after: Levels | None
-    seconds: float
-    peak_gb: float
+
+
+@dataclass(frozen=True, slots=True)
+class Spent:
+    """What a run took, all its parts between stop and resume together."""
+
+    wall_s: float = 0.0
+    peak_memory_gb: float = 0.0
+
+    @staticmethod
+    def read(folder: Path) -> Spent:
+        path = folder / SPENT
+        return Spent(**json.loads(path.read_text())) if path.exists() else Spent()
+
+    def more(self, folder: Path, *, wall_s: float, peak_gb: float) -> None:
+        """Add a part's, for good."""
+        spent = Spent(self.wall_s + wall_s, max(self.peak_memory_gb, peak_gb))
+        (folder / SPENT).write_text(json.dumps(asdict(spent)))
 
 
 def start(config: Config, folder: Path, *, model: str, weights: str, resume: Checkpoint | None) -> int:
@@ -48,7 +66,7 @@ def start(config: Config, folder: Path, *, model: str, weights: str, resume: Che
 
 async def run(config: Config, folder: Path, *, model: str, weights: str, resume: Checkpoint | None) -> Outcome:
     """Place the system, play the run in `folder`, end every part. Raises what ended it early, save a wish to stop."""
-    begun, memory = time.monotonic(), MemoryPeak()
+    begun, memory, spent = time.monotonic(), MemoryPeak(), Spent.read(folder)
     step = resume.step if resume else 0
     telemetry = Telemetry(folder, config.cluster.telemetry, total_steps=config.learner.num_steps, resumed_from=step)
     system = place(config, model, weights=weights, rendezvous=_rendezvous(folder))
@@ -66,9 +84,10 @@ async def run(config: Config, folder: Path, *, model: str, weights: str, resume:
             form = CALL_FORMATS[config.actors.calls].form
             export(await system.learner.publish(), Path(model), folder / "model", call_form=form)
         _write_curriculum(folder, await system.curriculum.story())
-        return Outcome(before, after, time.monotonic() - begun, memory.peak_gb)
+        return Outcome(before, after)
     finally:
         sampling.cancel()
+        spent.more(folder, wall_s=time.monotonic() - begun, peak_gb=memory.peak_gb)
         with suppress(Exception):
             await asyncio.wait_for(system.engines.close(), 10)
         keeper.close()
@@ -137,10 +156,11 @@ def _conclude(config: Config, folder: Path, outcome: Outcome) -> None:
         }
         for level, result in outcome.after.items()
     }
-    summary = {"levels": levels, "seed": config.seed, "wall_s": outcome.seconds, "peak_memory_gb": outcome.peak_gb}
+    spent = Spent.read(folder)
+    summary = {"levels": levels, "seed": config.seed, **asdict(spent)}
     (folder / "summary.json").write_text(json.dumps(summary, indent=1))
     print("held-out test tasks, greedy, no hints:")
     for level, row in levels.items():
         before = "   -" if row["before"] is None else f"{row['before']:4.0%}"
         print(f"  level {level}: {before} -> {row['after']:4.0%}  ({row['num_tasks']} tasks)")
-    print(f"{outcome.seconds:.0f} s, at most {outcome.peak_gb:.1f} GB; report: {write_report(folder)}")
+    print(f"{spent.wall_s:.0f} s, at most {spent.peak_memory_gb:.1f} GB; report: {write_report(folder)}")

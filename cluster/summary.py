@@ -3,23 +3,28 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from statistics import fmean
 
 from envs.types import Group, Stop
 from learner.buffer import lag
 
 
 def summarise(finished: Sequence[Group], trained: Sequence[Group], *, version: int, seconds: float) -> Mapping[str, float]:
-    """Means over all finished trajectories (filtered ones too, or success would be biased), and the batch's lag."""
+    """Means over all finished trajectories (filtered ones too, or success would be biased), and the batch's lag.
+
+    Success is that of episodes played from their beginning, where there are any.
+    """
     trajectories = [trajectory for group in finished for trajectory in group.trajectories]
     if not trajectories:
         return {"buffer/lag": lag(trained, version), "buffer/groups": float(len(trained))}
+    whole = [trajectory for group in finished if not group.assignment.start for trajectory in group.trajectories]
     count = len(trajectories)
     names = sorted({name for trajectory in trajectories for name in trajectory.parts})
     tokens = sum(trajectory.num_action_tokens for trajectory in trajectories)
     turns = [turn for trajectory in trajectories for turn in trajectory.turns]
     return {
         "rewards/mean": sum(trajectory.reward for trajectory in trajectories) / count,
-        "rewards/success": sum(trajectory.success for trajectory in trajectories) / count,
+        "rewards/success": fmean(trajectory.success for trajectory in whole or trajectories),
         **{f"rewards/{name}": sum(t.parts.get(name, 0.0) for t in trajectories) / count for name in names},
         "actors/turns": len(turns) / count,
         "actors/temperature": sum(turn.temperature for turn in turns) / len(turns) if turns else 0.0,
