@@ -27,7 +27,7 @@ class TinyLearner:
         self._embedding = torch.nn.Parameter(torch.randn(vocab_size, HIDDEN, generator=generator))
         self._head = torch.nn.Parameter(torch.randn(vocab_size, HIDDEN, generator=generator) / HIDDEN)
         # Advantages of a group cancel: a smaller eps would turn what rounding leaves of them into full steps.
-        self._optimizer = torch.optim.Adam([self._embedding, self._head], lr=learning_rate, eps=1e-5)
+        self._optimizer = torch.optim.Adam([self._embedding, self._head], lr=learning_rate, eps=1e-4)
 
     def logprobs(self, tokens: torch.Tensor) -> torch.Tensor:
         """log p(next token) after each of `tokens`: [A] to [A, vocab_size]."""
