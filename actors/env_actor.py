@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Mapping
+from dataclasses import replace
 
 from actors.config import ActorsConfig
 from actors.engine import Engine, Sampling
@@ -43,9 +45,15 @@ class EnvActor:
             trajectory = await play(assignment, sampling, trajectory_id=trajectory_id)
             await self._engine.forget(trajectory_id)
             if trajectory.stop is not Stop.FAULT:
-                return self._rubrics[assignment.reward](assignment.task, trajectory)
+                return self._rewarded(assignment, trajectory)
             fault = trajectory.fault
         raise GroupFault(f"assignment {assignment.id}, task {assignment.task.id}: {fault}")
+
+    def _rewarded(self, assignment: Assignment, trajectory: Trajectory) -> Trajectory:
+        begun = time.monotonic()
+        rewarded = self._rubrics[assignment.reward](assignment.task, trajectory)
+        seconds = time.monotonic() - begun
+        return replace(rewarded, seconds=rewarded.seconds + seconds, spent={**rewarded.spent, "reward": seconds})
 
     def _sampling(self, temperature: float, seed: int) -> Sampling:
         return Sampling(temperature, self._config.top_p if temperature else 1.0, self._config.max_action_tokens, seed)

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Awaitable, Sequence
 from dataclasses import dataclass, replace
+from typing import TypeVar
 
 from actors.engine import Completion, Engine, PromptTooLong, Sampling
 from actors.renderer import Renderer
 from envs.environment import Environment
 from envs.types import Assignment, Author, Message, Observation, Stop, Trajectory, Turn
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +31,7 @@ class Rollout:
 
     def __init__(self, env: Environment, engine: Engine, renderer: Renderer, *, limits: Limits) -> None:
         self._env, self._engine, self._renderer, self._limits = env, engine, renderer, limits
+        self._spent: Counter[str] = Counter()
 
     async def __call__(self, assignment: Assignment, sampling: Sampling, *, trajectory_id: str) -> Trajectory:
         """The recorded episode, not yet rewarded."""
@@ -45,11 +50,13 @@ class Rollout:
         finally:
             self._env.close()
         seconds = time.monotonic() - started
-        return Trajectory(trajectory_id, assignment.task.id, tuple(turns), stop, seconds=seconds, fault=fault)
+        return Trajectory(
+            trajectory_id, assignment.task.id, tuple(turns), stop, seconds=seconds, spent=dict(self._spent), fault=fault
+        )
 
     async def _play(self, assignment: Assignment, sampling: Sampling, *, turns: list[Turn], session: str) -> Stop:
         task = assignment.task
-        opening = await asyncio.to_thread(self._env.reset, task)
+        opening = await self._timed("environment", asyncio.to_thread(self._env.reset, task))
         context = self._renderer.open(opening.messages, task.tools)
         tokens: list[int] = []
         for number in range(self._limits.max_turns):
@@ -59,7 +66,8 @@ class Rollout:
             if number < len(assignment.start):
                 turn = await self._replay(context, assignment.start[number])
             else:
-                completion = await self._engine.generate(tokens, _at(sampling, number), session=session)
+                sampled = self._engine.generate(tokens, _at(sampling, number), session=session)
+                completion = await self._timed("engine", sampled)
                 turn = await self._turn(context, completion, sampling.temperature)
             turns.append(turn)
             tokens.extend(turn.action)
@@ -80,7 +88,14 @@ class Rollout:
         return Turn(tuple(context), action, (0.0,) * len(action), (), message, observation, Author.EXPERT)
 
     async def _step(self, message: Message) -> Observation:
-        return await asyncio.to_thread(self._env.step, message)
+        return await self._timed("environment", asyncio.to_thread(self._env.step, message))
+
+    async def _timed(self, what: str, work: Awaitable[T]) -> T:
+        begun = time.monotonic()
+        try:
+            return await work
+        finally:
+            self._spent[what] += time.monotonic() - begun
 
 
 def _at(sampling: Sampling, turn: int) -> Sampling:

@@ -12,6 +12,7 @@ COMMANDS = {
     "evaluate": "cluster.evaluate_command",
     "score": "cluster.score_command",
     "submit": "cluster.submit_command",
+    "timeline": "cluster.timeline_command",
 }
 SUBMIT_HELP = """\
 Runs `tiltyard train` as a Ray job. A head with token authentication on this machine:
@@ -50,6 +51,8 @@ def parser() -> argparse.ArgumentParser:
     submit.add_argument("--address", default="http://127.0.0.1:8265", help="of the dashboard (default: %(default)s)")
     submit.add_argument("--insecure", action="store_true", help="accept a cluster that answers without a token")
     submit.add_argument("--no-wait", action="store_true", help="return once the job is accepted")
+    timeline = commands.add_parser("timeline", help="where a run's time went: a trace for Perfetto or chrome://tracing")
+    timeline.add_argument("run", help="the run's folder")
     return top
 
 

@@ -14,6 +14,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
+from cluster.breakdown import parts
 from cluster.metrics import History, StepReport, Validation
 from cluster.waits import Waits
 
@@ -28,6 +29,7 @@ NOT_PARTS = ("rewards/mean", "rewards/success")
 REFRESHES_PER_S = 1
 RECENT = 20  # steps whose mean duration makes the estimate
 NUM_NOTES = 3
+WORTH_TELLING = 0.05  # of a step's time
 
 
 class PlainConsole:
@@ -43,7 +45,7 @@ class PlainConsole:
         words = [f"step {report.step}/{report.num_steps}", report.stage, *_figures(report, PLAIN)]
         words += [f"{speed} tok/s" for speed in _figures(report, SPEEDS)]
         left = (report.num_steps - report.step) * mean(self.seconds)
-        self._line([*words, f"{report.seconds:.1f} s", f"eta {duration(left)}"])
+        self._line([*words, f"{report.seconds:.1f} s", *spent(report), f"eta {duration(left)}"])
 
     def validation(self, report: Validation) -> None:
         words = [f"level {level} {change(self.first.get(level), it.success)}" for level, it in report.levels.items()]
@@ -127,6 +129,8 @@ class LiveConsole:
             figures = _figures(report, rows)
             if figures:
                 grid.add_row(label, Text(printable("   ".join(word + unit for word in figures))))
+        if times := spent(report):
+            grid.add_row("time", Text(f"{report.seconds:.1f} s   " + "   ".join(times)))
 
     def _levels(self, grid: Table) -> None:
         if not self.validations:
@@ -168,6 +172,12 @@ def duration(seconds: float) -> str:
     if whole < 3600:
         return f"{whole // 60} min {whole % 60:02d} s"
     return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
+
+
+def spent(report: StepReport) -> list[str]:
+    """What most of the step's wall time went to, such as "engine 58 %"."""
+    shares = {name: seconds / report.seconds for name, seconds in parts(report.metrics).items() if report.seconds}
+    return [f"{name} {share:.0%}".replace("%", " %") for name, share in shares.items() if share >= WORTH_TELLING]
 
 
 def figure(value: float) -> str:

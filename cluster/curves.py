@@ -16,8 +16,9 @@ from matplotlib.typing import RcKeyType
 
 from cluster.metrics import History, StepReport
 
-# "generate" is the learner's wait for groups (what overlaps with learning does not show), "rest" validation and more.
-PHASES = (("generate", "cluster/generate_s"), ("learn", "cluster/update_s"), ("publish", "cluster/publish_s"))
+# What overlaps with learning does not show; "rest" is validation, checkpoints and more.
+PHASES = (("engine", ("engine",)), ("environment, reward", ("environment", "reward", "actor")),
+          ("learn", ("assemble", "passes", "optimizer", "transfer")), ("publish", ("publish", "load")))  # fmt: skip
 HEALTH = (("gradient norm", "learner/grad_norm"), ("entropy", "learner/entropy"),
           ("logprob gap, engine to learner", "learner/logprob_gap"))  # fmt: skip
 
@@ -114,10 +115,10 @@ def _validation(axes: Axes, history: History, palette: Palette) -> None:
 
 def _seconds(axes: Axes, steps: Sequence[StepReport], palette: Palette) -> None:
     _frame(axes, "Seconds per step", palette)
-    spent = [[_part(step, key) for step in steps] for _, key in PHASES]
+    spent = [[sum(_part(step, f"cluster/{name}_s") for name in names) for step in steps] for _, names in PHASES]
     rest = [max(it.seconds - sum(known), 0.0) for it, *known in zip(steps, *spent, strict=True)]
     if steps:
-        colors = (*palette.series[:3], palette.faint)
+        colors = (*palette.series[: len(PHASES)], palette.faint)
         labels = (*(label for label, _ in PHASES), "rest")
         numbers = [step.step for step in steps]
         axes.stackplot(numbers, *spent, rest, colors=colors, labels=labels, alpha=0.85, linewidth=0, step="mid")

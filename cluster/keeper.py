@@ -12,10 +12,12 @@ from pathlib import Path
 from typing import TypeVar
 
 from actors.env_actor import GroupFault
+from cluster.breakdown import breakdown
 from cluster.codec import dumps, loads
 from cluster.evaluate import by_level, evaluate
 from cluster.ledger import End, Ledger
 from cluster.metrics import LevelResult, StepReport
+from cluster.phases import PhaseFile
 from cluster.store import Store
 from cluster.summary import summarise
 from cluster.system import System
@@ -50,9 +52,10 @@ class Keeper:
 
     def __init__(self, system: System, run: Path, telemetry: Telemetry, *, validation: Sequence[Task]) -> None:
         self._system, self._run, self._telemetry, self._validation = system, run, telemetry, tuple(validation)
-        self._ledger, self._store = Ledger(run / "ledger.jsonl"), Store(run)
+        self._ledger, self._store, self._phases = Ledger(run / "ledger.jsonl"), Store(run), PhaseFile(run)
         self._stop = asyncio.Event()
         self._open: dict[int, Assignment] = {}
+        self._issued: dict[int, float] = {}
         self._again: list[Assignment] = []
         self._finished: list[Group] = []
         self._seconds: Counter[str] = Counter()
@@ -89,7 +92,7 @@ class Keeper:
         try:
             yield
         finally:
-            self._seconds[what] += time.monotonic() - begun
+            self._seconds[what] += self._phases.add(part, what, begun=begun, step=self.step)
             self._telemetry.waiting(part, "")
             self.progressed = time.monotonic()
 
@@ -100,18 +103,21 @@ class Keeper:
         else:
             assignment = await self._system.curriculum.next()
             self._ledger.admit(assignment, self._system.buffer.version)
-        self._open[assignment.id] = assignment
+        self._open[assignment.id], self._issued[assignment.id] = assignment, time.monotonic()
         return assignment
 
     def finish(self, group: Group, verdict: Verdict) -> None:
         """A group was handed in, and stored before; the ledger learns what did not become part of a batch."""
-        self._open.pop(group.assignment.id)
+        assignment = group.assignment
+        self._open.pop(assignment.id)
+        words = f"assignment {assignment.id}, task {assignment.task.id}, {verdict.value}"
+        self._phases.add("group", assignment.task.level, begun=self._issued.pop(assignment.id), step=self.step, detail=words)
         self._finished.append(group)
         self._faults = 0
         self._verdicts[verdict.value] += 1
         self.progressed = time.monotonic()
         if verdict in ENDS:
-            self._ledger.end(group.assignment.id, ENDS[verdict])
+            self._ledger.end(assignment.id, ENDS[verdict])
         ready, size = self._system.buffer.num_ready, self._system.config.learner.groups_per_batch
         self._telemetry.waiting("learner", f"groups {min(ready, size)}/{size}" if ready < size else "")
 
@@ -126,6 +132,7 @@ class Keeper:
         if self._faults >= MAX_FAULTS_IN_A_ROW:
             raise RuntimeError(f"{self._faults} groups in a row met a fault; the last: {reason}") from fault
         self._open.pop(assignment.id)
+        self._issued.pop(assignment.id)
         self._ledger.end(assignment.id, End.REISSUED)
         again = await self._system.curriculum.reissue(assignment)
         self._ledger.admit(again, self._system.buffer.version)
@@ -193,6 +200,7 @@ class Keeper:
     def close(self) -> None:
         self._ledger.sync()
         self._ledger.close()
+        self._phases.close()
 
     async def _validate(self, step: int) -> Mapping[str, LevelResult]:
         if step % self._system.config.curriculum.validation.every_steps:
@@ -213,12 +221,14 @@ class Keeper:
         status = await self._system.curriculum.status()
         seconds, self._begun = time.monotonic() - self._begun, time.monotonic()
         books = {f"buffer/{name}": float(self._verdicts[name]) for name in ("filtered", "stale")}
-        phases = {f"cluster/{name}_s": spent for name, spent in self._seconds.items()}
+        finished = [trajectory for group in self._finished for trajectory in group.trajectories]
+        parts = breakdown(self._seconds, seconds, trajectories=finished, learner=metrics)
         acted = summarise(self._finished, groups, version=step - 1, seconds=seconds)
         stage = {"curriculum/stage_index": float(status.index)}
-        merged = {**acted, **books, **phases, **stage, **metrics}
+        merged = {**acted, **books, **parts, **stage, **metrics}
         total = self._system.config.learner.num_steps
         self._telemetry.step(StepReport(step, total, step, status.stage, status.reason, seconds, merged))
+        self._phases.flush()
         self._finished.clear()
         self._seconds.clear()
         self._verdicts.clear()

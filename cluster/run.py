@@ -76,9 +76,11 @@ async def run(config: Config, folder: Path, *, model: str, weights: str, resume:
         asyncio.get_running_loop().add_signal_handler(number, _stop, keeper, telemetry)
     sampling = asyncio.create_task(memory.watch())
     try:
-        await system.engines.ready()
+        with keeper.phase("engines", "start"):
+            await system.engines.ready()
         if resume:
-            await keeper.restore(resume.path)
+            with keeper.phase("learner", "restore"):
+                await keeper.restore(resume.path)
         before, after = await _play(system, keeper, telemetry, folder=folder)
         if after is not None:
             form = CALL_FORMATS[config.actors.calls].form

@@ -47,6 +47,7 @@ SCHEMA = pa.schema(
         ("hints", pa.list_(pa.string())),
         ("messages", pa.string()),
         ("seconds", pa.float64()),
+        ("spent", pa.map_(pa.string(), pa.float64())),
         ("fault", pa.string()),
     ]
 )
@@ -97,7 +98,7 @@ class Store:
         with pq.ParquetWriter(_temporary(path), SCHEMA, compression="zstd") as writer:
             for start in range(0, len(singles), FILES_PER_CHUNK):
                 chunk = singles[start : start + FILES_PER_CHUNK]
-                writer.write_table(pa.concat_tables([pq.ParquetFile(single).read() for single in chunk]))
+                writer.write_table(pa.concat_tables([_columns(single, SCHEMA.names) for single in chunk]))
         _settle(path)
         for single in singles:
             single.unlink()
@@ -120,12 +121,21 @@ def _read_all(folders: Sequence[Path], columns: list[str]) -> pa.Table:
         singles = [single for folder in folders for single in _singles(folder)]
         files = [part for folder in folders for part in _parts(folder)] + singles
         try:
-            tables = [pq.ParquetFile(file).read(columns).select(columns) for file in files]
+            tables = [_columns(file, columns) for file in files]
             return pa.concat_tables([empty, *tables])
         except FileNotFoundError:
             if attempt == READ_ATTEMPTS - 1:
                 raise
     return empty
+
+
+def _columns(file: Path, columns: list[str]) -> pa.Table:
+    """These columns of one file; null where an older run's store had none."""
+    table = pq.ParquetFile(file).read(columns)
+    for name in columns:
+        if name not in table.column_names:
+            table = table.append_column(SCHEMA.field(name), pa.nulls(len(table), SCHEMA.field(name).type))
+    return table.select(columns)
 
 
 def _latest(table: pa.Table) -> pa.Table:
@@ -178,6 +188,7 @@ def _recorded(task: Task, trajectory: Trajectory) -> dict[str, object]:
         "hints": list(trajectory.hints),
         "messages": json.dumps([_plain(message) for message in _conversation(task, turns)]),
         "seconds": trajectory.seconds,
+        "spent": list(trajectory.spent.items()),
         "fault": trajectory.fault.encode(errors="replace").decode(),
     }
 

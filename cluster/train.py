@@ -42,7 +42,7 @@ async def learn(system: System, keeper: Keeper) -> None:
     for step in range(keeper.step + 1, config.num_steps + 1):
         with keeper.phase("learner", "generate"):
             groups = await keeper.unless_stopped(system.buffer.take())
-        with keeper.phase("learner", "update"):
+        with keeper.phase("learner", "assemble"):
             batch = assemble(
                 groups,
                 CREDITS[config.credit],
@@ -51,9 +51,11 @@ async def learn(system: System, keeper: Keeper) -> None:
                 aggregation=config.aggregation,
                 full=config.groups_per_batch,
             )
+        with keeper.phase("learner", "update"):
             metrics = await system.learner.update(batch) if groups else {}
-        with keeper.phase("engines", "publish"):
+        with keeper.phase("learner", "publish"):
             weights = await system.learner.publish()
+        with keeper.phase("engines", "load"):
             await system.engines.load(weights)
         await keeper.step_done(step, groups, metrics=metrics)
         keeper.drop(await system.buffer.advance(weights.version))

@@ -135,6 +135,7 @@ class Trajectory:
     turn_rewards: tuple[float, ...] = ()
     success: bool = False
     seconds: float = 0.0
+    spent: Mapping[str, float] = field(default_factory=dict)  # of those seconds, by "engine", "environment", "reward"
     fault: str = ""
 
     @property

@@ -18,6 +18,8 @@ from actors.engine_pool import EnginePool
 from actors.env_actor import EnvActor
 from actors.renderer import Renderer
 from actors.scripted_engine import ScriptedEngine
+from cluster import phases
+from cluster.breakdown import parts
 from cluster.config import ClusterConfig, Config
 from cluster.gang import Gang
 from cluster.keeper import Keeper, Stopped
@@ -171,6 +173,11 @@ async def test_the_whole_loop(tmp_path: Path, byte_folder: str, max_lag: int) ->
     assert len(rows) >= 4 * finished
     assert {row["stage"] for row in rows} == {"easy", "all"}
     assert all(len(row["tokens"]) == len(row["mask"]) == len(row["logprobs"]) for row in rows)
+    assert all(set(dict(row["spent"])) == {"engine", "environment", "reward"} for row in rows)
+    for line in steps(tmp_path):
+        assert sum(parts(line["metrics"]).values()) == pytest.approx(line["seconds"])
+        assert {"engine", "passes", "publish", "load", "books"} <= set(parts(line["metrics"]))
+    assert {phase.part for phase in phases.read(tmp_path)} == {"group", "learner", "engines", "actors"}
     lags = [line["metrics"]["buffer/lag"] for line in steps(tmp_path)]
     assert len(lags) == 5 and max(lags) <= max_lag
 

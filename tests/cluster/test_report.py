@@ -28,8 +28,9 @@ def step(number: int) -> StepReport:
         "learner/grad_norm": 0.8 + wave,
         "learner/entropy": 1 / number,
         "learner/logprob_gap": 0.004 + wave / 50,
-        "cluster/generate_s": 18.0,
-        "cluster/update_s": 9.0,
+        "cluster/engine_s": 17.0,
+        "cluster/environment_s": 1.0,
+        "cluster/passes_s": 9.0,
         "cluster/publish_s": 2.0,
     }
     stage = "basics" if number <= 10 else "everything"

@@ -43,7 +43,16 @@ TURNS = (
 def group(assignment_id: int = 7, *, num: int = 2, reward: float = 0.75) -> Group:
     assignment = Assignment(assignment_id, TASK, "solve", 0.5, "progress", num)
     first = Trajectory(
-        f"{assignment_id}-0", "t1", TURNS, Stop.DONE, reward, {"progress": 1.0, "errors": -0.25}, (0.75,), True, 1.5
+        f"{assignment_id}-0",
+        "t1",
+        TURNS,
+        Stop.DONE,
+        reward,
+        {"progress": 1.0, "errors": -0.25},
+        (0.75,),
+        True,
+        1.5,
+        {"engine": 1.25},
     )
     others = (Trajectory(f"{assignment_id}-{at}", "t1", (), Stop.FAULT, fault="Killed: \udcff") for at in range(1, num))
     return Group(assignment, (first, *others))
@@ -91,6 +100,7 @@ def test_a_group_comes_back_as_it_went_in(tmp_path):
         "stop": "done",
         "hints": ["find/bad id"],
         "seconds": 1.5,
+        "spent": [("engine", 1.25)],
         "fault": "",
     }
     assert (second["group_index"], second["stop"], second["fault"], second["tokens"]) == (1, "fault", "Killed: ?", [])
@@ -188,4 +198,15 @@ def test_a_training_group_played_again_supersedes_and_a_validation_task_is_kept_
         rewards = read(tmp_path, columns=["trajectory_id", "reward"], split="train").to_pylist()
         assert sorted((row["trajectory_id"], row["reward"]) for row in rewards) == [("0-0", 0.1), ("1-0", 0.9)]
         assert sorted(read(tmp_path, columns=["step"], split="validation")["step"].to_pylist()) == [0, 5]
+        store.compact()
+
+
+def test_a_store_of_an_older_run_lacks_a_column_and_is_read_and_merged_all_the_same(tmp_path):
+    store = Store(tmp_path)
+    first = store.put(group(0), split="train", step=0)
+    pq.write_table(pq.read_table(first).drop_columns(["spent"]), first)
+    store.put(group(1), split="train", step=0)
+    for _ in range(2):
+        rows = read(tmp_path, columns=["assignment_id", "spent"]).to_pylist()
+        assert {row["assignment_id"] for row in rows if row["spent"] is None} == {0}
         store.compact()
