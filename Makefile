@@ -4,7 +4,7 @@ SET ?= cpu
 CONFIG ?= deploy/experiments/shop.yaml
 STAMP := .venv/.ready-$(SET)
 
-.PHONY: train test unit check bench lock clean
+.PHONY: train test unit check bench bench-scale lock clean
 train: $(STAMP)
 	.venv/bin/tiltyard train $(CONFIG) $(ARGS)
 
@@ -18,6 +18,9 @@ check: $(STAMP)
 	.venv/bin/ruff check .
 	.venv/bin/ruff format --check .
 	.venv/bin/pyright
+
+bench-scale: $(STAMP)
+	.venv/bin/python -m deploy.bench_scale $(ARGS)
 
 bench: $(STAMP)
 	.venv/bin/python -m deploy.bench $(ARGS)

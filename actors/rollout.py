@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Awaitable, Sequence
 from dataclasses import dataclass, replace
 from typing import TypeVar
@@ -31,7 +31,7 @@ class Rollout:
 
     def __init__(self, env: Environment, engine: Engine, renderer: Renderer, *, limits: Limits) -> None:
         self._env, self._engine, self._renderer, self._limits = env, engine, renderer, limits
-        self._spent: Counter[str] = Counter()
+        self._spent: defaultdict[str, float] = defaultdict(float)
 
     async def __call__(self, assignment: Assignment, sampling: Sampling, *, trajectory_id: str) -> Trajectory:
         """The recorded episode, not yet rewarded."""

@@ -25,7 +25,7 @@ JEMALLOC = "narenas:1,oversize_threshold:0,dirty_decay_ms:-1"  # one arena, larg
 def lean_memory() -> dict[str, str]:
     """Variables for a process of large tensors: jemalloc, which Ray ships, holds less than glibc's allocator would.
 
-    It keeps the pages of one update for the next: a page returned is faulted and zeroed again, dearly in a virtual machine.
+    It keeps what is freed until the process gives it back (`learner.allocator`).
     """
     library = Path(ray.__file__).parent / "core" / "libjemalloc.so"
     preload = {"LD_PRELOAD": os.environ.get("LD_PRELOAD", str(library)), "MALLOC_CONF": JEMALLOC}

@@ -20,6 +20,8 @@ from typing import TypeVar
 import torch
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
+from learner import cpu_layers
+from learner.allocator import Pages
 from learner.batch import Microbatch
 from learner.config import LearnerConfig
 from learner.forward import action_logprobs
@@ -70,6 +72,7 @@ class DeepSpeedLearner:
         self._folder = folder
         self._bare = config.loss == "nll"
         self._step = 0
+        self._pages = Pages()
         # One thread for good: the number of threads and the CUDA device are a thread's own.
         self._thread = ThreadPoolExecutor(1, "learner", torch.set_num_threads, (place.threads,))
         self._thread.submit(self._start, model, seed).result()
@@ -133,9 +136,12 @@ class DeepSpeedLearner:
             atexit.register(_leave)
 
     def _load_model(self, folder: str) -> PreTrainedModel:
-        return AutoModelForCausalLM.from_pretrained(
+        model = AutoModelForCausalLM.from_pretrained(
             folder, dtype=self._config.dtype, attn_implementation="sdpa", local_files_only=True
         )
+        if self._device.type == "cpu":
+            cpu_layers.install(model)
+        return model
 
     def _frozen(self, folder: str) -> Policy:
         model = self._load_model(folder).requires_grad_(False)
@@ -177,6 +183,7 @@ class DeepSpeedLearner:
         self._engine.step()
         self._step += 1
         metrics = self._sum_over_ranks(sums)
+        self._pages.tidy()
         seconds = time.perf_counter() - start
         return metrics | {
             "learner/grad_norm": float(self._engine.get_global_grad_norm() or 0.0),

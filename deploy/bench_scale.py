@@ -1,0 +1,232 @@
+"""`make bench-scale`: the real control plane at scale, with engines and a learner that only take their time.
+
+usage: python -m deploy.bench_scale [turns] [lag]     both without a name; writes runs/bench/scale-*.json
+
+Real: curriculum, environment actors, renderer, rewards, engine pool, buffer, ledger, store, loop, each where Ray puts it
+in a run. Simulated: an engine sleeps for a time drawn from a heavy-tailed distribution (Pareto, index 1.5: a twentieth of
+the calls takes more than 2.4 times the mean) and plays a scripted action; the learner sleeps through its update.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import random
+import shutil
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from functools import partial
+from pathlib import Path
+
+from actors.config import ActorsConfig
+from actors.engine import Engine
+from actors.engine_pool import EnginePool
+from actors.env_actor import EnvActor
+from actors.renderer import Renderer
+from actors.scripted_engine import ScriptedEngine
+from cluster.breakdown import parts
+from cluster.config import ClusterConfig, Config
+from cluster.keeper import Keeper
+from cluster.memory import GIB, MemoryPeak, tree_gb
+from cluster.metrics import StepReport, read_history
+from cluster.placement import tasks
+from cluster.preflight import check
+from cluster.remote import RaySpawn
+from cluster.session import session
+from cluster.system import System
+from cluster.telemetry import Telemetry, TelemetryConfig
+from cluster.train import train
+from curriculum.config import CurriculumConfig, StageConfig, ValidationConfig
+from curriculum.coordinator import Coordinator
+from envs.config import rules
+from envs.environment import environment
+from envs.types import Message, ToolCall
+from learner.batch import Batch
+from learner.buffer import Buffer
+from learner.config import LearnerConfig
+from learner.weights import Weights
+from rewards.config import rubrics
+
+OUT = Path("runs/bench")
+TAIL_INDEX, LONGEST = 1.5, 50.0  # of the Pareto distribution; the longest call, in means
+GROUP_SIZE, NUM_ENGINES, NUM_ENV_ACTORS = 8, 64, 2
+WAITS = ("engine", "environment", "reward", "actor")  # what the wait for groups is divided into
+QUIET = TelemetryConfig(console=False, tensorboard=False, prometheus=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """What one run simulates; `mean_s` is an engine call's mean latency, `update_s` the learner's step."""
+
+    num_open: int
+    groups_per_batch: int
+    num_steps: int
+    max_lag: int
+    mean_s: float
+    update_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    turns_per_s: float
+    groups_per_s: float
+    driver_ms_per_turn: float
+    driver_share: float  # of one core
+    kb_per_trajectory: float
+    idle: float  # share of the learner's time that it waited for groups
+
+
+class Script:
+    """Two calls and an answer a user turn; every other sibling begins with a call that cannot be read."""
+
+    def __init__(self, call: Sequence[int], answer: Sequence[int], broken: Sequence[int]) -> None:
+        self._moves, self._broken = (tuple(call), tuple(call), tuple(answer)), tuple(broken)
+        self._turns: Counter[str] = Counter()
+
+    def __call__(self, tokens: Sequence[int], session: str) -> Sequence[int]:
+        turn = self._turns[session]
+        self._turns[session] += 1
+        is_odd = int(session.rpartition("-")[2]) % 2
+        return self._broken if is_odd and not turn else self._moves[turn % len(self._moves)]
+
+
+class Latency:
+    """Seconds of one call."""
+
+    def __init__(self, mean_s: float, seed: int) -> None:
+        self._scale, self._random = mean_s * (TAIL_INDEX - 1) / TAIL_INDEX, random.Random(seed)
+
+    def __call__(self, session: str) -> float:
+        return self._scale * min(self._random.paretovariate(TAIL_INDEX), LONGEST * 3)
+
+
+class SleepingLearner:
+    """A Learner whose update takes its time and nothing else."""
+
+    def __init__(self, seconds: float) -> None:
+        self._seconds, self._step = seconds, 0
+
+    async def update(self, batch: Batch) -> Mapping[str, float]:
+        await asyncio.sleep(self._seconds)
+        self._step += 1
+        return {"learner/seconds": self._seconds}
+
+    async def publish(self) -> Weights:
+        return Weights(self._step, "", "")
+
+    async def save(self, path: str) -> None:
+        return None
+
+    async def load(self, path: str) -> None:
+        return None
+
+
+async def no_respawn(index: int) -> Engine:
+    raise RuntimeError(f"simulated engine {index} failed")
+
+
+def settings(case: Case) -> Config:
+    stage = StageConfig("scale", {"3": 1.0}, reward="format", group_size=GROUP_SIZE)
+    return Config(
+        name="bench-scale",
+        curriculum=CurriculumConfig([stage], ValidationConfig(1, 10**6)),
+        actors=ActorsConfig(
+            calls="python", max_open_groups=case.num_open // GROUP_SIZE, num_env_actors=NUM_ENV_ACTORS, deadline_s=1e4
+        ),
+        learner=LearnerConfig(
+            num_steps=case.num_steps,
+            groups_per_batch=case.groups_per_batch,
+            max_lag=case.max_lag,
+            max_tokens=10**9,
+            checkpoint_every=10**6,
+        ),
+        cluster=ClusterConfig(telemetry=QUIET),
+    )
+
+
+def build(config: Config, case: Case, model: str) -> System:
+    renderer, spawn = Renderer(model, config.actors.calls), RaySpawn("scale")
+    call = renderer.act(Message("assistant", "", (ToolCall("find", {"name": "lamp"}),)))
+    answer = renderer.act(Message("assistant", "Done."))
+    script = Script(call, answer, (*renderer.encode("[find("), renderer.eos))
+    engines = [ScriptedEngine(script, latency=Latency(case.mean_s, number)) for number in range(NUM_ENGINES)]
+    pool = spawn(partial(EnginePool, engines, no_respawn), "engines")
+    make = partial(EnvActor, config.actors, pool, model=model, rules=rules(config.envs), rubrics=rubrics(config.rewards))
+    limits, entry = config.learner, environment("shop")
+    coordinator = partial(Coordinator, config.curriculum, env="shop", tasks=tasks(config, "train"), oracle=entry.oracle, seed=0)
+    return System(
+        config=config,
+        curriculum=spawn(coordinator, "curriculum"),
+        actors=tuple(spawn(make, f"env-{number}") for number in range(NUM_ENV_ACTORS)),
+        engines=pool,
+        learner=SleepingLearner(case.update_s),
+        buffer=Buffer(groups_per_batch=limits.groups_per_batch, max_lag=limits.max_lag, max_refills=limits.max_refills),
+    )
+
+
+async def play(case: Case, model: str) -> Result:
+    config = settings(case)
+    folder = Path(tempfile.mkdtemp(prefix="tiltyard-scale-"))
+    try:
+        system = build(config, case, model)
+        await system.engines.ready()
+        await system.curriculum.status()
+        telemetry = Telemetry(folder, QUIET, total_steps=case.num_steps)
+        keeper = Keeper(system, folder, telemetry, validation=[])
+        before, memory = tree_gb(), MemoryPeak(every_s=5.0)
+        watching = asyncio.create_task(memory.watch())
+        cpu, wall = time.process_time(), time.perf_counter()
+        await train(system, keeper)
+        cpu, wall = time.process_time() - cpu, time.perf_counter() - wall
+        watching.cancel()
+        keeper.close()
+        telemetry.close()
+        steps = read_history(folder).steps
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+    turns = sum(step.metrics["actors/turns"] * step.metrics["actors/trajectories"] for step in steps)
+    groups = sum(step.metrics["actors/trajectories"] for step in steps) / GROUP_SIZE
+    kb = (memory.peak_gb - before) * GIB / 1e3 / case.num_open
+    return Result(turns / wall, groups / wall, 1e3 * cpu / turns, cpu / wall, kb, _idle(steps[1:]))
+
+
+def _idle(steps: Sequence[StepReport]) -> float:
+    """The share of the wall time that the learner waited for groups, the first step (nothing was under way) left out."""
+    waited = sum(parts(step.metrics).get(name, 0.0) for step in steps for name in WAITS)
+    return waited / sum(step.seconds for step in steps)
+
+
+def tell(name: str, case: Case, result: Result) -> None:
+    print(
+        f"{name:14} {result.turns_per_s:7.0f} turns/s {result.groups_per_s:6.1f} groups/s   "
+        f"driver {result.driver_ms_per_turn:.3f} ms/turn, {result.driver_share:4.0%} of a core   "
+        f"{result.kb_per_trajectory:6.0f} kB a trajectory   learner idle {result.idle:5.1%}",
+        flush=True,
+    )
+    OUT.mkdir(parents=True, exist_ok=True)
+    record = {**asdict(case), **asdict(result), "command": "make bench-scale"}
+    (OUT / f"scale-{name.replace(' ', '-')}.json").write_text(json.dumps(record, indent=1))
+
+
+TURNS = Case(num_open=1000, groups_per_batch=128, num_steps=12, max_lag=4, mean_s=0.5, update_s=0.1)
+LAG = Case(num_open=640, groups_per_batch=16, num_steps=24, max_lag=0, mean_s=0.3, update_s=4.0)
+CASES = {
+    "turns": {f"open {n}": replace(TURNS, num_open=n, mean_s=TURNS.mean_s * n / 1000) for n in (1000, 10_000)},
+    "lag": {f"lag {lag}": replace(LAG, max_lag=lag) for lag in (0, 1, 2, 4)},
+}
+
+
+def main(names: Sequence[str]) -> None:
+    model = str(check(settings(TURNS)))
+    for name in names or CASES:
+        for title, case in CASES[name].items():
+            with session(settings(case).cluster):
+                tell(title, case, asyncio.run(play(case, model)))
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
