@@ -33,7 +33,7 @@ async def act(system: System, keeper: Keeper, *, actor: EnvActor) -> None:
             await system.buffer.give_back()
             continue
         keeper.store(group)
-        await system.curriculum.observe(group)
+        await system.curriculum.observe(group.outcome)
         keeper.finish(group, await system.buffer.put(group))
 
 

@@ -213,7 +213,7 @@ def tell(name: str, case: Case, result: Result) -> None:
 
 
 TURNS = Case(num_open=1000, groups_per_batch=128, num_steps=12, max_lag=4, mean_s=0.5, update_s=0.1)
-LAG = Case(num_open=640, groups_per_batch=16, num_steps=24, max_lag=0, mean_s=0.3, update_s=4.0)
+LAG = Case(num_open=640, groups_per_batch=16, num_steps=12, max_lag=0, mean_s=0.3, update_s=4.0)
 CASES = {
     "turns": {f"open {n}": replace(TURNS, num_open=n, mean_s=TURNS.mean_s * n / 1000) for n in (1000, 10_000)},
     "lag": {f"lag {lag}": replace(LAG, max_lag=lag) for lag in (0, 1, 2, 4)},

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 
 Json = str | int | float | bool | None | list["Json"] | dict[str, "Json"]
@@ -162,6 +162,11 @@ class Group:
 
     assignment: Assignment
     trajectories: tuple[Trajectory, ...]
+
+    @property
+    def outcome(self) -> Group:
+        """The same without what was said: all that the curriculum needs."""
+        return replace(self, trajectories=tuple(replace(one, turns=()) for one in self.trajectories))
 
     @property
     def rewards(self) -> tuple[float, ...]:

@@ -6,7 +6,7 @@ import ctypes
 
 import psutil
 
-MOST = 1.2  # of what the first update after giving pages back left resident
+MOST = 1.15  # of what the first update after giving pages back left resident
 EVERY_ARENA = b"arena.4096.purge"
 
 

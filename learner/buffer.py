@@ -36,7 +36,9 @@ class Buffer:
 
     def __init__(self, *, groups_per_batch: int, max_lag: int, max_refills: int) -> None:
         self._size, self._max_lag, self._max_refills = groups_per_batch, max_lag, max_refills
-        self._changed = asyncio.Condition()
+        # Apart, and woken by number: with a thousand groups waiting for a place, waking all for each would cost the most.
+        lock = asyncio.Lock()
+        self._places, self._ready = asyncio.Condition(lock), asyncio.Condition(lock)
         self._groups: list[Group] = []
         self._version = self._base = self._admitted = self._refills = self._empty = 0
 
@@ -50,13 +52,13 @@ class Buffer:
 
     async def admit(self) -> None:
         """Wait for a place."""
-        async with self._changed:
-            await self._changed.wait_for(lambda: self._admitted < self._quota())
+        async with self._places:
+            await self._places.wait_for(lambda: self._admitted < self._quota())
             self._admitted += 1
 
     async def put(self, group: Group) -> Verdict:
         """Hand a finished group in."""
-        async with self._changed:
+        async with self._ready:
             verdict = self._judge(group)
             if verdict is Verdict.ACCEPTED:
                 self._groups.append(group)
@@ -65,19 +67,20 @@ class Buffer:
             else:
                 self._refills += verdict is Verdict.FILTERED
                 self._admitted -= 1
-            self._changed.notify_all()
+                self._wake()
+            self._ready.notify_all()
             return verdict
 
     async def give_back(self) -> None:
         """An admitted group will never be handed in (its actor failed): its place is free again."""
-        async with self._changed:
+        async with self._places:
             self._admitted -= 1
-            self._changed.notify_all()
+            self._wake()
 
     async def take(self) -> tuple[Group, ...]:
         """The next batch, in the order of assignment; fewer groups than a batch where places stayed empty."""
-        async with self._changed:
-            await self._changed.wait_for(lambda: self.num_ready >= self._size)
+        async with self._ready:
+            await self._ready.wait_for(lambda: self.num_ready >= self._size)
             empty = min(self._empty, self._size)
             self._empty -= empty
             self._groups.sort(key=lambda group: group.assignment.id)
@@ -87,12 +90,12 @@ class Buffer:
 
     async def advance(self, version: int) -> tuple[Group, ...]:
         """The learner published `version`: admit more, and give back what has become too old."""
-        async with self._changed:
+        async with self._places:
             self._version, self._refills = version, 0
             stale = tuple(group for group in self._groups if self._is_stale(group))
             self._groups = [group for group in self._groups if not self._is_stale(group)]
             self._admitted -= len(stale)
-            self._changed.notify_all()
+            self._wake()
             return stale
 
     def state(self) -> BufferState:
@@ -103,6 +106,10 @@ class Buffer:
         self._version = self._base = state.version
         self._groups = list(state.groups)
         self._admitted = len(self._groups)
+
+    def _wake(self) -> None:
+        """As many waiters as there are places."""
+        self._places.notify(max(0, self._quota() - self._admitted))
 
     def _quota(self) -> int:
         return (self._version - self._base + 1 + self._max_lag) * self._size
