@@ -177,7 +177,10 @@ async def check_sampling(engine: VLLMEngine, reference: Reference, folder: Path)
         assert completion.versions == (Span(0, 0, len(completion.tokens)),)
         expected = reference.logprobs(read, completion.tokens, temperature)
         assert (torch.tensor(completion.logprobs) - expected).abs().mean() < 0.05
-        assert await engine.generate(read, sampling, session="again") == completion
+        # The second time most of the prompt is read from the cache, which on some processors rounds otherwise.
+        again = await engine.generate(read, sampling, session="again")
+        assert (again.tokens, again.versions) == (completion.tokens, completion.versions)
+        assert (torch.tensor(again.logprobs) - torch.tensor(completion.logprobs)).abs().mean() < 0.05
     cut = await engine.generate(prompt(200), Sampling(max_tokens=4, seed=3), session="s")
     assert (cut.finish, len(cut.tokens)) == ("length", 4)
     ended = await engine.generate(CHAT, Sampling(temperature=0, max_tokens=300), session="s")
@@ -201,12 +204,18 @@ async def check_load(engine: VLLMEngine, reference: Reference, folder: Path) -> 
     published = time.monotonic()
     await engine.load(weights)
     print(f"publish {published - began:.2f} s, load {time.monotonic() - published:.2f} s")
-    reference.model.load_state_dict(new, strict=False)
     completion = await engine.generate(prompt(300), greedy, session="s")
+
+    def gap() -> float:
+        served = torch.tensor(completion.logprobs)
+        return float((served - reference.logprobs(prompt(300), completion.tokens, 1.0)).abs().mean())
+
+    stale = gap()
+    reference.model.load_state_dict(new, strict=False)
+    # A dozen tokens after a prompt of noise, under noisy weights: on some processors rounding alone comes to 0.05.
+    assert gap() < 0.1 < 0.5 * stale
     assert completion.tokens != old.tokens
     assert completion.versions == (Span(3, 0, 12),)
-    expected = reference.logprobs(prompt(300), completion.tokens, 1.0)
-    assert (torch.tensor(completion.logprobs) - expected).abs().mean() < 0.05
     assert completion.tokens[:4] == reference.greedy(prompt(300), 4)
     assert (await engine.stats()).version == 3
 

@@ -58,3 +58,18 @@ def test_in_bf16_values_are_equal_to_the_bit_and_less_is_kept_for_the_backward_p
         kept.append((value.item(), sum(sizes.values())))
     assert kept[0][0] == kept[1][0]
     assert kept[1][1] < 0.8 * kept[0][1]
+
+
+def test_in_bf16_gradients_are_as_near_the_exact_ones_as_the_models_own() -> None:
+    own, ours = models("llama")
+    own, ours = own.to(torch.bfloat16), ours.to(torch.bfloat16)
+    exact = copy.deepcopy(own).float()
+    install(ours)
+    for model in (exact, own, ours):
+        loss(model).backward()
+    wanted = torch.cat([parameter.grad.flatten() for parameter in exact.parameters()])
+    errors = [
+        torch.norm(torch.cat([parameter.grad.flatten().float() for parameter in model.parameters()]) - wanted).item()
+        for model in (own, ours)
+    ]
+    assert errors[1] < 1.5 * errors[0] and errors[1] < 0.1 * torch.norm(wanted).item()
