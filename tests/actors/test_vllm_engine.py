@@ -206,19 +206,23 @@ async def check_load(engine: VLLMEngine, reference: Reference, folder: Path) -> 
     published = time.monotonic()
     await engine.load(weights)
     print(f"publish {published - began:.2f} s, load {time.monotonic() - published:.2f} s")
-    completion = await engine.generate(prompt(300), greedy, session="s")
+    # Several prompts: after one of noise, under noisy weights, a dozen tokens' rounding alone comes to 0.05 now and then.
+    prompts = [prompt(300), *(prompt(300, n) for n in range(1, 16))]
+    served = await asyncio.gather(*(engine.generate(read, greedy, session=f"n{n}") for n, read in enumerate(prompts)))
+    completion = served[0]
 
     def gap() -> float:
-        served = torch.tensor(completion.logprobs)
-        return float((served - reference.logprobs(prompt(300), completion.tokens, 1.0)).abs().mean())
+        pairs = zip(prompts, served, strict=True)
+        gaps = [torch.tensor(one.logprobs) - reference.logprobs(read, one.tokens, 1.0) for read, one in pairs]
+        return float(torch.cat(gaps).abs().mean())
 
     stale = gap()
     reference.model.load_state_dict(new, strict=False)
-    # A dozen tokens after a prompt of noise, under noisy weights: on some processors rounding alone comes to 0.05.
-    assert gap() < 0.15 < 0.5 * stale
+    print(f"mean gap after a load {gap():.4f}, to the old weights {stale:.4f}")
+    assert gap() < 0.05 < 0.5 * stale
     assert completion.tokens != old.tokens
     assert completion.versions == (Span(3, 0, 12),)
-    assert completion.tokens[0] == reference.greedy(prompt(300), 1)[0]
+    assert completion.tokens[:4] == reference.greedy(prompt(300), 4)
     assert (await engine.stats()).version == 3
 
 
