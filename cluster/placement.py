@@ -11,7 +11,7 @@ from actors.engine_pool import EnginePool
 from actors.env_actor import EnvActor
 from cluster.config import Config
 from cluster.gang import Gang
-from cluster.remote import EAGER_THREADS, LocalSpawn, RaySpawn, Resources, Spawn, lean_memory
+from cluster.remote import LocalSpawn, RaySpawn, Resources, Spawn, computing
 from cluster.respawn import Respawn
 from cluster.system import System
 from curriculum.coordinator import Coordinator
@@ -33,7 +33,7 @@ def place(config: Config, model: str, *, weights: str, rendezvous: str) -> Syste
         curriculum=spawn(_coordinator(config), "curriculum"),
         actors=actors,
         engines=engines,
-        learner=_learner(config, model, spawn=spawn, weights=weights, rendezvous=rendezvous),
+        learner=place_learner(config, model, weights=weights, rendezvous=rendezvous),
         buffer=Buffer(
             groups_per_batch=config.learner.groups_per_batch,
             max_lag=config.learner.max_lag,
@@ -47,6 +47,31 @@ def place_actors(config: Config, model: str) -> tuple[EnginePool, tuple[EnvActor
     spawn = _spawn(config)
     engines = _engines(config, model, spawn)
     return engines, _env_actors(config, model, spawn=spawn, engines=engines)
+
+
+def place_learner(config: Config, model: str, *, weights: str, rendezvous: str) -> Learner:
+    """The learning half alone: every rank, behind the face of one."""
+    spawn = _spawn(config)
+    count = config.learner.num_ranks
+    threads = config.cluster.learner_threads or max(1, (os.cpu_count() or 1) // count)
+    variables = computing(takes_turns=not config.learner.max_lag)
+    resources = Resources(config.cluster.learner_cpus, config.cluster.learner_gpus, variables)
+    ranks = [
+        spawn(
+            partial(
+                DeepSpeedLearner,
+                config.learner,
+                model=model,
+                place=LearnerPlace(rank, count, rendezvous, threads),
+                folder=weights,
+                seed=config.seed,
+            ),
+            f"learner-rank-{rank}",
+            resources=resources,
+        )
+        for rank in range(count)
+    ]
+    return Gang(ranks)
 
 
 def tasks(config: Config, split: str, *, most: int = 0) -> Mapping[str, Sequence[Task]]:
@@ -74,26 +99,3 @@ def _env_actors(config: Config, model: str, *, spawn: Spawn, engines: Engine) ->
     make = partial(EnvActor, config.actors, engines, model=model, rules=rules(config.envs), rubrics=rubrics(config.rewards))
     resources = Resources(config.cluster.env_cpus)
     return tuple(spawn(make, f"env-{n}", resources=resources) for n in range(config.actors.num_env_actors))
-
-
-def _learner(config: Config, model: str, *, spawn: Spawn, weights: str, rendezvous: str) -> Learner:
-    count = config.learner.num_ranks
-    threads = config.cluster.learner_threads or max(1, (os.cpu_count() or 1) // count)
-    variables = lean_memory() | ({} if config.learner.max_lag else EAGER_THREADS)
-    resources = Resources(config.cluster.learner_cpus, config.cluster.learner_gpus, variables)
-    ranks = [
-        spawn(
-            partial(
-                DeepSpeedLearner,
-                config.learner,
-                model=model,
-                place=LearnerPlace(rank, count, rendezvous, threads),
-                folder=weights,
-                seed=config.seed,
-            ),
-            f"learner-rank-{rank}",
-            resources=resources,
-        )
-        for rank in range(count)
-    ]
-    return Gang(ranks)

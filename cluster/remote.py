@@ -14,9 +14,9 @@ from ray.actor import ActorHandle
 
 T = TypeVar("T")
 # OpenMP threads that wait must soon sleep: spinning, an engine and a learner on the same cores take each other's time.
-# GNU's, which PyTorch brings, spin briefly first, since a learner's kernels are many and small.
+# GNU's, which PyTorch brings, spin briefly first, since kernels are many and small.
 QUIET_THREADS = {"OMP_WAIT_POLICY": "PASSIVE", "GOMP_SPINCOUNT": "5000"}
-# For a learner that has the cores to itself while it works.
+# For a process that has the cores to itself while it works.
 EAGER_THREADS = {"GOMP_SPINCOUNT": "200000"}
 
 JEMALLOC = "narenas:1,oversize_threshold:0,dirty_decay_ms:-1"  # one arena, large pieces in it too, never purged
@@ -30,6 +30,11 @@ def lean_memory() -> dict[str, str]:
     library = Path(ray.__file__).parent / "core" / "libjemalloc.so"
     preload = {"LD_PRELOAD": os.environ.get("LD_PRELOAD", str(library)), "MALLOC_CONF": JEMALLOC}
     return preload if library.is_file() else {}
+
+
+def computing(*, takes_turns: bool) -> dict[str, str]:
+    """Variables for an engine or a learner; where they take turns, each has the cores to itself while it works."""
+    return lean_memory() | (EAGER_THREADS if takes_turns else {})
 
 
 @dataclass(frozen=True, slots=True)

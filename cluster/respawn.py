@@ -7,7 +7,7 @@ from functools import partial
 from actors.engine import Engine
 from actors.vllm_engine import VLLMEngine
 from cluster.config import Config
-from cluster.remote import Resources, Spawn
+from cluster.remote import Resources, Spawn, computing
 
 
 class Respawn:
@@ -26,7 +26,8 @@ class Respawn:
         return self.engines[index]
 
     def _start(self, index: int, attempt: int) -> Engine:
-        cluster = self._config.cluster
+        cluster, actors = self._config.cluster, self._config.actors
         name = f"engine-{index}" + (f".{attempt}" if attempt else "")
-        make = partial(VLLMEngine, self._config.actors.engine, model=self._model, seed=self._config.seed + index)
-        return self._spawn(make, name, resources=Resources(cluster.engine_cpus, cluster.engine_gpus))
+        make = partial(VLLMEngine, actors.engine, model=self._model, seed=self._config.seed + index)
+        variables = computing(takes_turns=not self._config.learner.max_lag and actors.num_engines == 1)
+        return self._spawn(make, name, resources=Resources(cluster.engine_cpus, cluster.engine_gpus, variables))

@@ -1,6 +1,6 @@
 """`make bench`: what the system costs over its own parts, each as a ratio measured in one run.
 
-usage: python -m deploy.bench [engine] [learner] [publish]     all three without a name; writes runs/bench/<name>.json
+usage: python -m deploy.bench [engine] [learner] [tree] [publish]     all without a name; writes runs/bench/<name>.json
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -22,39 +22,22 @@ from actors.engine import Sampling
 from actors.renderer import Renderer
 from cluster.config import Config, load, weights_folder
 from cluster.memory import MemoryPeak
-from cluster.placement import place, place_actors
+from cluster.placement import place_actors, place_learner
 from cluster.preflight import check
 from cluster.session import session
+from deploy.bench_tree import bench_tree
+from deploy.figure import Figure
+from deploy.oracle_groups import groups
 from envs.environment import environment
-from envs.types import Assignment, Group, Message, Observation, Span, Stop, Trajectory, Turn
 from learner.batch import Batch, assemble
 from learner.credit import CREDITS
 from learner.forward import action_logprobs
+from learner.learner import Learner
 from learner.loss import LOSSES, Targets
 
-CONFIG, OUT = Path("deploy/experiments/shop.yaml"), Path("runs/bench")
+CONFIG = Path("deploy/experiments/shop.yaml")
 NUM_PROMPTS, NEW_TOKENS, ROUNDS = 64, 40, 5
 GREEDY = Sampling(temperature=0.0, max_tokens=NEW_TOKENS)
-
-
-@dataclass(frozen=True, slots=True)
-class Figure:
-    """One benchmark's outcome: medians of paired rounds; `goal` is what `ratio` should reach."""
-
-    name: str
-    value: float
-    reference: float
-    unit: str
-    goal: float | None
-
-    def tell(self) -> None:
-        ratio = self.value / self.reference
-        goal = "" if self.goal is None else f" (goal {self.goal:g})"
-        print(f"{self.name:10} {self.value:10.2f} {self.unit}   reference {self.reference:10.2f}   ratio {ratio:.2f}{goal}")
-        OUT.mkdir(parents=True, exist_ok=True)
-        record = {"value": self.value, "reference": self.reference, "ratio": ratio, "goal": self.goal, "unit": self.unit}
-        command = f"make bench ARGS={self.name}"
-        (OUT / f"{self.name}.json").write_text(json.dumps({**record, "command": command}, indent=1))
 
 
 def prompts(config: Config, model: str) -> list[list[int]]:
@@ -107,38 +90,6 @@ async def bench_engine(config: Config, model: str) -> None:
     Figure("engine", value, reference, "tokens/s", 0.9).tell()
 
 
-def groups(config: Config, model: str) -> list[Group]:
-    """Eight groups of eight oracle trajectories with rewards that differ: tokens of a real batch."""
-    renderer, entry = Renderer(model, config.actors.calls), environment("shop")
-    found = []
-    for number, task in enumerate(entry.taskset("train", "2")[:8]):
-        turns = []
-        env, context = entry.make(), renderer.open(task.messages, task.tools)
-        env.reset(task)
-        for message in entry.oracle(task):
-            action = renderer.act(message)
-            observation = env.step(message)
-            turns.append(_turn(context, action, message, observation=observation))
-            context = renderer.extend(action, observation.messages)
-        base = Trajectory("", task.id, tuple(turns), Stop.DONE)
-        siblings = (replace(_varied(base, k), id=f"{number}-{k}", reward=float(k % 2)) for k in range(8))
-        found.append(Group(Assignment(number, task, "bench", 0.0, "progress", 8), tuple(siblings)))
-    return found
-
-
-def _turn(context: Sequence[int], action: Sequence[int], message: Message, *, observation: Observation) -> Turn:
-    return Turn(tuple(context), tuple(action), (-0.5,) * len(action), (Span(0, 0, len(action)),), message, observation)
-
-
-def _varied(trajectory: Trajectory, number: int) -> Trajectory:
-    """Siblings differ from their third sampled token on, as sampled ones would."""
-    turns = []
-    for turn in trajectory.turns:
-        varied = tuple(token if at < 3 else (token + number) % 40_000 for at, token in enumerate(turn.action))
-        turns.append(replace(turn, action=varied))
-    return replace(trajectory, turns=tuple(turns))
-
-
 class PlainLearner:
     """The same update by PyTorch alone: bf16 weights, fp32 master weights, AdamW."""
 
@@ -170,15 +121,18 @@ class PlainLearner:
                 parameter.copy_(master)
 
 
+def learner(config: Config, model: str) -> Learner:
+    rendezvous = f"file:///tmp/tiltyard-bench-{time.time_ns()}"
+    return place_learner(config, model, weights=weights_folder(config), rendezvous=rendezvous)
+
+
 async def bench_learner(config: Config, model: str) -> None:
-    config = replace(config, cluster=replace(config.cluster, spawn="ray"))
-    system = place(config, model, weights=weights_folder(config), rendezvous=f"file:///tmp/tiltyard-bench-{time.time_ns()}")
-    limits = config.learner
+    ours, limits = learner(config, model), config.learner
     batch = assemble(groups(config, model), CREDITS["grpo"], num_ranks=1, max_tokens=limits.max_tokens, aggregation="token")
     plain, pairs = PlainLearner(config, model), []
     for _ in range(ROUNDS - 1):
         begun = time.perf_counter()
-        await system.learner.update(batch)
+        await ours.update(batch)
         between = time.perf_counter()
         plain.update(batch)
         pairs.append((batch.num_tokens / (between - begun), batch.num_tokens / (time.perf_counter() - between)))
@@ -187,21 +141,25 @@ async def bench_learner(config: Config, model: str) -> None:
 
 
 async def bench_publish(config: Config, model: str) -> None:
-    system = place(config, model, weights=weights_folder(config), rendezvous=f"file:///tmp/tiltyard-bench-{time.time_ns()}")
-    await system.engines.ready()
+    ours, (engines, _) = learner(config, model), place_actors(config, model)
+    await engines.ready()
     limits = config.learner
     batch = assemble(groups(config, model)[:1], CREDITS["grpo"], num_ranks=1, max_tokens=limits.max_tokens, aggregation="token")
     seconds = []
     for _ in range(ROUNDS):
-        await system.learner.update(batch)
+        await ours.update(batch)
         begun = time.perf_counter()
-        await system.engines.load(await system.learner.publish())
+        await engines.load(await ours.publish())
         seconds.append(time.perf_counter() - begun)
     size_gb = sum(path.stat().st_size for path in Path(model).glob("*.safetensors")) / 1e9
     Figure("publish", statistics.median(seconds[1:]), size_gb, "s for reference GB", None).tell()
 
 
-BENCHES = {"engine": bench_engine, "learner": bench_learner, "publish": bench_publish}
+async def sharing(config: Config, model: str) -> None:
+    await bench_tree(config, model, learner(config, model))
+
+
+BENCHES = {"engine": bench_engine, "learner": bench_learner, "tree": sharing, "publish": bench_publish}
 
 
 async def measure(name: str, config: Config, model: str) -> None:
