@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Protocol, cast
+from typing import IO, Protocol, cast
 
 import torch
 from vllm.config import VllmConfig, WeightTransferConfig
@@ -20,7 +20,7 @@ from vllm.model_executor.layers.vocab_parallel_embedding import ParallelLMHead, 
 from vllm.model_executor.model_loader.reload import finalize_layerwise_reload, initialize_layerwise_reload
 
 from actors import cpu_kernels
-from learner.publish import read
+from learner.publish import hold, read
 from learner.weights import Weights
 
 NUM_COLUMNS = 4  # of each matrix, compared after every load
@@ -63,10 +63,12 @@ class WeightReceiver(WeightTransferEngine[NoInit, Update]):
         self._version = -1
         self._staged: dict[str, torch.Tensor] = {}
         self._names: dict[str, str] = {}
+        self._held: IO[bytes] | None = None
 
     def stage(self, weights: Weights) -> None:
         """Read and verify; raises what `read` raises, and then nothing is staged."""
-        self._staged = {}
+        self._release()
+        self._held = hold(weights)
         self._staged, self._version = dict(read(weights)), weights.version
 
     def init_transfer_engine(self, init_info: NoInit) -> None:
@@ -88,10 +90,16 @@ class WeightReceiver(WeightTransferEngine[NoInit, Update]):
         finalize_layerwise_reload(self.model, self.model_config)
         repack_tied(self.model, self._names)
         compare(self.model, self._staged, names=self._names)
-        self._staged = {}
+        self._release()
 
     def shutdown(self) -> None:
+        self._release()
+
+    def _release(self) -> None:
         self._staged = {}
+        if self._held is not None:
+            self._held.close()
+            self._held = None
 
 
 class WorkerExtension:

@@ -22,7 +22,7 @@ BARS = "▁▂▃▄▅▆▇█"
 PLAIN = (("reward", "rewards/mean"), ("success", "rewards/success"), ("loss", "learner/loss"),
          ("grad", "learner/grad_norm"), ("lag", "buffer/lag"))  # fmt: skip
 SPEEDS = (("engine", "actors/tokens_per_s"), ("learner", "learner/tokens_per_s"))
-HEALTH = (("loss", "learner/loss"), ("grad norm", "learner/grad_norm"), ("entropy", "learner/entropy"),
+HEALTH = (("loss", "learner/loss"), ("grad norm", "learner/grad_norm"), ("entropy", "actors/entropy"),
           ("logprob gap", "learner/logprob_gap"))  # fmt: skip
 FLOW = (("lag", "buffer/lag"), ("filtered", "buffer/filtered"), ("stale", "buffer/stale"), ("hints", "actors/hints"))
 NOT_PARTS = ("rewards/mean", "rewards/success")

@@ -19,7 +19,7 @@ from cluster.metrics import History, StepReport
 # What overlaps with learning does not show; "rest" is validation, checkpoints and more.
 PHASES = (("engine", ("engine",)), ("environment, reward", ("environment", "reward", "actor")),
           ("learn", ("assemble", "passes", "optimizer", "transfer")), ("publish", ("publish", "load")))  # fmt: skip
-HEALTH = (("gradient norm", "learner/grad_norm"), ("entropy", "learner/entropy"),
+HEALTH = (("gradient norm", "learner/grad_norm"), ("entropy", "actors/entropy"),
           ("logprob gap, engine to learner", "learner/logprob_gap"))  # fmt: skip
 
 

@@ -19,7 +19,7 @@ from cluster.ledger import End, Ledger
 from cluster.metrics import LevelResult, StepReport
 from cluster.phases import PhaseFile
 from cluster.store import Store
-from cluster.summary import summarise
+from cluster.summary import entropy, summarise
 from cluster.system import System
 from cluster.telemetry import Telemetry
 from curriculum.gate import StepFacts
@@ -153,8 +153,8 @@ class Keeper:
         reward = sum(result.reward for result in levels.values()) / len(levels) if levels else None
         await self._report(step, groups, metrics)
         stage = (await self._system.curriculum.status()).stage
-        norm, entropy = metrics.get("learner/grad_norm", 0.0), metrics.get("learner/entropy")
-        decision = await self._system.curriculum.advance(StepFacts(step, stage, norm, reward, entropy))
+        facts = StepFacts(step, stage, metrics.get("learner/grad_norm", 0.0), reward, entropy(groups))
+        decision = await self._system.curriculum.advance(facts)
         if decision.advance:
             after = (await self._system.curriculum.status()).stage
             self._telemetry.note(f"step {step}: from stage {stage} to {after}: {decision.reason}")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from statistics import fmean
 
-from envs.types import Group, Stop
+from envs.types import Author, Group, Stop
 from learner.buffer import lag
 
 
@@ -28,6 +28,7 @@ def summarise(finished: Sequence[Group], trained: Sequence[Group], *, version: i
         **{f"rewards/{name}": sum(t.parts.get(name, 0.0) for t in trajectories) / count for name in names},
         "actors/turns": len(turns) / count,
         "actors/temperature": sum(turn.temperature for turn in turns) / len(turns) if turns else 0.0,
+        "actors/entropy": entropy(trained or finished) or 0.0,
         "actors/hints": sum(len(trajectory.hints) for trajectory in trajectories) / count,
         "actors/max_turns": sum(trajectory.stop is Stop.MAX_TURNS for trajectory in trajectories) / count,
         "actors/tokens": float(tokens),
@@ -36,3 +37,10 @@ def summarise(finished: Sequence[Group], trained: Sequence[Group], *, version: i
         "buffer/lag": lag(trained, version),
         "buffer/groups": float(len(trained)),
     }
+
+
+def entropy(groups: Sequence[Group]) -> float | None:
+    """Nats a token of the policy that sampled, at the temperature it sampled with: the mean of its own surprise."""
+    turns = (turn for group in groups for trajectory in group.trajectories for turn in trajectory.turns)
+    logprobs = [logprob for turn in turns if turn.author is Author.POLICY for logprob in turn.logprobs]
+    return -fmean(logprobs) if logprobs else None

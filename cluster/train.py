@@ -50,6 +50,7 @@ async def learn(system: System, keeper: Keeper) -> None:
                 max_tokens=config.max_tokens,
                 aggregation=config.aggregation,
                 full=config.groups_per_batch,
+                every_action=config.kl > 0,
             )
         with keeper.phase("learner", "update"):
             metrics = await system.learner.update(batch) if groups else {}

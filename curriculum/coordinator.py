@@ -17,6 +17,7 @@ from curriculum.temperature import next_temperature
 from envs.types import Assignment, Group, Message, Stop, Task
 
 Oracle = Callable[[Task], Sequence[Message]]
+LEAST_MIDWAY = 0.1  # of a stage's share: what is solved is still looked at now and then
 
 
 class Kind(StrEnum):
@@ -56,12 +57,13 @@ class CurriculumStatus:
 
 @dataclass(frozen=True, slots=True)
 class Seen:
-    """One observed group, in trajectories."""
+    """One observed group, in trajectories. `midway` is its level where it began on the way of the reference, else empty."""
 
     id: int
     task_id: str
     tried: int
     solved: int
+    midway: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +76,7 @@ class Memory:
     next_id: int = 0
     drawn: Mapping[str, int] = field(default_factory=dict)
     tallies: Mapping[str, Tally] = field(default_factory=dict)
+    midway: Mapping[str, Tally] = field(default_factory=dict)  # level -> how groups that began midway ended
     pending: tuple[Seen, ...] = ()
     history: tuple[StepFacts, ...] = ()
     steps: Mapping[str, int] = field(default_factory=dict)
@@ -104,7 +107,7 @@ class Coordinator:
         drawn = {**memory.drawn, level: memory.drawn.get(level, 0) + 1}
         self._memory = replace(memory, next_id=memory.next_id + 1, drawn=drawn)
         config, share = stage.config, stage.shares[level]
-        start = self._start(config.midway, draw.task, memory.next_id)
+        start = self._start(self._midway(config.midway, level), draw.task, memory.next_id)
         after = f", after {len(start)} of the reference's messages" if start else ""
         return Assignment(
             id=memory.next_id,
@@ -130,14 +133,15 @@ class Coordinator:
         return self._memory.next_id
 
     async def observe(self, group: Group) -> None:
-        """Collect a group's successes. Faulted siblings and those that started from an expert's state say nothing."""
+        """Collect a group's successes; faulted siblings say nothing."""
         assignment = group.assignment
         if not 0 <= assignment.id < self._memory.next_id:
             raise ValueError(f"assignment {assignment.id} was never handed out; the next id is {self._memory.next_id}")
         played = [trajectory for trajectory in group.trajectories if trajectory.stop is not Stop.FAULT]
-        if assignment.start or not played:
+        if not played:
             return
-        seen = Seen(assignment.id, assignment.task.id, len(played), sum(one.success for one in played))
+        midway = assignment.task.level if assignment.start else ""
+        seen = Seen(assignment.id, assignment.task.id, len(played), sum(one.success for one in played), midway)
         others = tuple(other for other in self._memory.pending if other.id != seen.id)
         self._memory = replace(self._memory, pending=(*others, seen))
 
@@ -193,6 +197,11 @@ class Coordinator:
             return frontier(stage.tasks[level], memory.tallies, key=f"{memory.seed}/{memory.next_id}")
         return uniform(stage.tasks[level], memory.drawn.get(level, 0), key=f"{memory.seed}/{name}/{level}")
 
+    def _midway(self, share: float, level: str) -> float:
+        """The stage's share, less what the policy solves from there already: such groups have no signal left."""
+        tally = self._memory.midway.get(level, Tally())
+        return share * max(1.0 - tally.solved / max(tally.tried, 1), LEAST_MIDWAY)
+
     def _start(self, midway: float, task: Task, id: int) -> tuple[Message, ...]:
         """A reverse curriculum (1707.05300): what comes last is learnt from states in which it is all that is left.
 
@@ -208,16 +217,19 @@ class Coordinator:
         memory = self._memory
         if memory.history and facts.step <= memory.history[-1].step:
             raise ValueError(f"step {facts.step} is not after step {memory.history[-1].step}; tell each step once")
-        tallies = dict(memory.tallies)
+        tallies, midway = dict(memory.tallies), dict(memory.midway)
         for seen in sorted(memory.pending, key=lambda seen: seen.id):
-            tallies[seen.task_id] = tallies.get(seen.task_id, Tally()).plus(seen.tried, seen.solved)
+            of, key = (midway, seen.midway) if seen.midway else (tallies, seen.task_id)
+            of[key] = of.get(key, Tally()).plus(seen.tried, seen.solved)
         steps = {**memory.steps, memory.stage: memory.steps[memory.stage] + 1}
         history = (*memory.history, facts)
         config, temperature = self._stage.config, memory.temperature
         if config.entropy:
             now = max(temperature, config.temperature)
             temperature = next_temperature(now, facts.entropy, target=config.entropy, lowest=config.temperature)
-        self._memory = replace(memory, tallies=tallies, pending=(), history=history, steps=steps, temperature=temperature)
+        self._memory = replace(
+            memory, tallies=tallies, midway=midway, pending=(), history=history, steps=steps, temperature=temperature
+        )
 
     def _move(self, step: int, reason: str) -> None:
         memory, index = self._memory, self._index[self._memory.stage] + 1
@@ -246,6 +258,7 @@ def _read(state: str) -> Memory:
         next_id=saved["next_id"],
         drawn=saved["drawn"],
         tallies={task_id: Tally(**tally) for task_id, tally in saved["tallies"].items()},
+        midway={level: Tally(**tally) for level, tally in saved.get("midway", {}).items()},
         pending=tuple(Seen(**seen) for seen in saved["pending"]),
         history=tuple(StepFacts(**facts) for facts in saved["history"]),
         steps=saved["steps"],

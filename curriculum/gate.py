@@ -18,7 +18,7 @@ class StepFacts:
     stage: str
     grad_norm: float
     validation: float | None = None
-    entropy: float | None = None  # nats a token of what was trained on
+    entropy: float | None = None  # nats a token, as sampled, of the groups trained on
 
 
 @dataclass(frozen=True, slots=True)

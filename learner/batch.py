@@ -26,6 +26,10 @@ class Sample:
     advantages: tuple[float, ...]
     temperatures: tuple[float, ...]
 
+    def cut(self, end: int, mask: tuple[bool, ...]) -> Sample:
+        """The first `end` tokens, with another mask."""
+        return Sample(self.tokens[:end], mask[:end], self.logprobs[:end], self.advantages[:end], self.temperatures[:end])
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Microbatch:
@@ -33,8 +37,8 @@ class Microbatch:
 
     `positions_T` is the depth of a token in its path. Rows of `segments_S3` are (start, stop, parent segment or -1);
     they tile 0..T in order, parents before children. The logits at T-index `sources_A` predict the token ids
-    `targets_A`, which the engine sampled at `temperatures_A` with `logprobs_A`. `weights_A` sum over all ranks to 1, or to the
-    share of a full batch that there is.
+    `targets_A`, which the engine sampled at `temperatures_A` with `logprobs_A`. `weights_A` are each action's share of the
+    whole batch, those left out included.
     """
 
     tokens_T: Ints
@@ -101,9 +105,12 @@ def assemble(
     max_tokens: int = 1536,
     aggregation: str = "token",
     full: int = 0,
+    every_action: bool = False,
 ) -> Batch:
     """Advantages, flattening, weights and packing. ValueError where there is nothing to train on.
 
+    Actions without advantage have no gradient in any loss of `learner.loss`: they are left out, and so are the tokens
+    after a sample's last action that has one, unless `every_action` is asked for (a penalty towards the initial model).
     A batch of fewer groups than `full` counts for less: the groups left out had no signal, and no gradient to give.
     `aggregation` "token" weighs every action token alike; "sequence" every trajectory, its tokens alike within it.
     """
@@ -116,9 +123,12 @@ def assemble(
         weights = [total / (len(samples) * length) for length in lengths]
     else:
         raise ValueError(f"no aggregation is called {aggregation!r}: choose token or sequence")
+    if not every_action:
+        samples, weights = _telling(samples, weights)
     parts = pack([sample.tokens for sample in samples], max_tokens, multiple=num_ranks)
     microbatches = [_microbatch([samples[i] for i in part], [weights[i] for i in part]) for part in parts]
-    return Batch(_deal(microbatches, num_ranks), sum(micro.num_tokens for micro in microbatches), sum(lengths))
+    counts = [(micro.num_tokens, micro.num_actions) for micro in microbatches]
+    return Batch(_deal(microbatches, num_ranks), *map(sum, zip(*counts, strict=True)))
 
 
 def _samples(groups: Sequence[Group], credit: Credit) -> list[Sample]:
@@ -132,6 +142,19 @@ def _samples(groups: Sequence[Group], credit: Credit) -> list[Sample]:
     if not samples:
         raise ValueError(f"{len(groups)} groups hold no action token to train on: take groups with sound trajectories")
     return samples
+
+
+def _telling(samples: Sequence[Sample], weights: Sequence[float]) -> tuple[list[Sample], list[float]]:
+    """The samples cut after their last action with an advantage, others off the mask; all as they are where none has one."""
+    kept: list[tuple[Sample, float]] = []
+    for sample, weight in zip(samples, weights, strict=True):
+        mask = tuple(is_action and advantage != 0 for is_action, advantage in zip(sample.mask, sample.advantages, strict=True))
+        if any(mask):
+            end = len(mask) - mask[::-1].index(True)
+            kept.append((sample.cut(end, mask), weight))
+    if not kept:
+        return list(samples), list(weights)
+    return [sample for sample, _ in kept], [weight for _, weight in kept]
 
 
 def _microbatch(samples: Sequence[Sample], weights: Sequence[float]) -> Microbatch:

@@ -25,7 +25,7 @@ from learner.allocator import Pages
 from learner.batch import Microbatch
 from learner.config import LearnerConfig
 from learner.forward import action_logprobs
-from learner.loss import LOSSES, Targets, kl_penalty
+from learner.loss import LOSSES, Targets, kl_penalty, means
 from learner.publish import publish
 from learner.random_state import RandomState, seed_all
 from learner.weights import Weights
@@ -182,7 +182,7 @@ class DeepSpeedLearner:
         before_step = time.perf_counter()
         self._engine.step()
         self._step += 1
-        metrics = self._sum_over_ranks(sums)
+        metrics = means(self._sum_over_ranks(sums))
         self._pages.tidy()
         seconds = time.perf_counter() - start
         return metrics | {

@@ -1,4 +1,4 @@
-"""The losses. Sums are weighted by `weights_A`, which sum to 1 over the batch: microbatches and ranks simply add."""
+"""The losses. Sums are weighted by `weights_A`, shares of the whole batch: microbatches and ranks simply add."""
 
 from __future__ import annotations
 
@@ -12,6 +12,8 @@ from learner.batch import Microbatch
 MAX_LOG_RATIO = 20.0
 
 LossStats = dict[str, float]  # weighted sums, keyed "learner/..."; they add over microbatches and ranks
+WEIGHT = "learner/weight"
+SUMS = {"learner/loss", "learner/tokens", WEIGHT}
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -62,6 +64,12 @@ def nll_loss(
 LOSSES: dict[str, Loss] = {"clipped": policy_loss, "nll": nll_loss}
 
 
+def means(sums: LossStats) -> LossStats:
+    """What was summed over a batch, per trained token where that is what it tells; the losses and counts stay."""
+    weight = sums.get(WEIGHT, 0.0) or 1.0
+    return {name: value if name in SUMS else value / weight for name, value in sums.items()}
+
+
 def kl_penalty(logprobs_A: torch.Tensor, reference_A: torch.Tensor, weights_A: torch.Tensor) -> torch.Tensor:
     """Sum of w (q/p - 1 - log q/p), p the policy, q the reference: Schulman's k3 estimator of KL(p|q)."""
     log_ratio_A = (reference_A - logprobs_A).clamp(-MAX_LOG_RATIO, MAX_LOG_RATIO)
@@ -76,8 +84,9 @@ def _stats(loss: torch.Tensor, logprobs_A: torch.Tensor, targets: Targets, is_cl
             (targets.weights_A * gap_A).sum(),
             kl_penalty(targets.logprobs_A, logprobs_A, targets.weights_A),
             (targets.weights_A * is_clipped_A).sum(),
+            targets.weights_A.sum(),
         ]
         # One transfer for all of them: each .item() would stop a GPU.
         values: list[float] = torch.stack([x.float() for x in sums]).tolist()
-    names = ("learner/loss", "learner/logprob_gap", "learner/kl_engine", "learner/clip_fraction")
+    names = ("learner/loss", "learner/logprob_gap", "learner/kl_engine", "learner/clip_fraction", WEIGHT)
     return dict(zip(names, values, strict=True))

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import shutil
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import IO
 
 import numpy as np
 import torch
 from blake3 import blake3
 from numpy.typing import NDArray
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
 from learner.files import digest, seal
@@ -50,14 +52,16 @@ class Manifest:
 def publish(tensors: Iterable[tuple[str, torch.Tensor]], version: int, folder: str, *, keep: int = 2) -> Weights:
     """Write the tensors as `folder`/v000000, each storage once, and remove the versions up to `version - keep`.
 
+    The version that goes is written over where nobody holds it: fresh pages cost more than what is written into them.
     The receipt's checksum is the manifest's BLAKE3, and the manifest has each shard's. Publishing the same again is
     allowed; other content under the same version is a WeightsError.
     """
     target = Path(folder) / f"v{version:06d}"
     scratch = target.with_suffix(".tmp")
     shutil.rmtree(scratch, ignore_errors=True)
-    scratch.mkdir(parents=True)
+    _begin(scratch, target.parent / f"v{version - keep:06d}")
     shards = tuple(_write(scratch / f"{i:03d}.safetensors", part) for i, part in enumerate(_parts(tensors)))
+    _drop_others(scratch, shards)
     text = json.dumps(asdict(Manifest(version, shards)), indent=1).encode()
     (scratch / MANIFEST).write_bytes(text)
     weights = Weights(version, str(target), blake3(text).hexdigest())
@@ -68,6 +72,22 @@ def publish(tensors: Iterable[tuple[str, torch.Tensor]], version: int, folder: s
         seal(scratch, target)
     _remove_old(target.parent, version - keep)
     return weights
+
+
+def hold(weights: Weights) -> IO[bytes]:
+    """Nobody writes over this version until the file that is returned is closed. WeightsError where it is gone."""
+    try:
+        file = (Path(weights.where) / MANIFEST).open("rb")
+    except OSError as error:
+        raise WeightsError(f"version {weights.version} cannot be read: {error}") from error
+    try:
+        fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        file.close()
+        raise WeightsError(f"version {weights.version} is being written over; load a newer one") from error
+    except OSError:
+        pass  # a file system without locks, where nothing is written over
+    return file
 
 
 def verify(weights: Weights) -> Manifest:
@@ -86,7 +106,7 @@ def verify(weights: Weights) -> Manifest:
 
 
 def read(weights: Weights) -> Iterator[tuple[str, torch.Tensor]]:
-    """The verified tensors. They are views of the mapped file: valid while referred to, not to be written."""
+    """The verified tensors. They are views of the mapped file: valid while it is held, not to be written."""
     for shard in verify(weights).shards:
         with safe_open(Path(weights.where) / shard.file, "pt") as file:
             for tensor in shard.tensors:
@@ -111,16 +131,52 @@ def _parts(tensors: Iterable[tuple[str, torch.Tensor]]) -> Iterator[dict[str, to
     yield part
 
 
+def _begin(scratch: Path, oldest: Path) -> None:
+    """Make the folder to write in: of the oldest version's files, or empty where a reader holds them."""
+    try:
+        with (oldest / MANIFEST).open("rb+") as manifest:
+            fcntl.flock(manifest, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            oldest.rename(scratch)
+    except OSError:  # there is none, it is held, or the file system knows no locks
+        scratch.mkdir(parents=True)
+
+
+def _drop_others(scratch: Path, shards: Iterable[Shard]) -> None:
+    for path in set(scratch.glob("*.safetensors")) - {scratch / shard.file for shard in shards}:
+        path.unlink()
+
+
 def _write(path: Path, part: dict[str, torch.Tensor]) -> Shard:
     here = {name: tensor.cpu().contiguous() for name, tensor in part.items()}
-    save_file(here, path)
-    path.chmod(0o644)
+    if not _write_over(path, here):
+        path.unlink(missing_ok=True)
+        save_file(here, path)
+        path.chmod(0o644)
     with safe_open(path, "pt") as file:
         for name, tensor in here.items():
             if not np.array_equal(_bytes(file.get_tensor(name)), _bytes(tensor)):
                 raise WeightsError(f"{path}: {name} reads back other than it was written; is the disk full or failing?")
     listed = tuple(Tensor(name, tuple(x.shape), str(x.dtype).removeprefix("torch.")) for name, x in here.items())
     return Shard(path.name, path.stat().st_size, digest(path), listed)
+
+
+def _write_over(path: Path, tensors: Mapping[str, torch.Tensor]) -> bool:
+    """Whether the file holds tensors of these very names, types and shapes; then it now has these values."""
+    try:
+        with safe_open(path, "pt") as file:
+            there = {name: file.get_tensor(name) for name in file.keys()}
+    except (OSError, SafetensorError):
+        return False
+    if {name: (t.dtype, t.shape) for name, t in there.items()} != {name: (t.dtype, t.shape) for name, t in tensors.items()}:
+        return False
+    with path.open("rb+", buffering=0) as file:
+        # The format: eight bytes tell the length of a JSON header, which tells where each tensor's bytes begin after it.
+        length = int.from_bytes(file.read(8), "little")
+        header = json.loads(file.read(length))
+        for name, tensor in tensors.items():
+            file.seek(8 + length + header[name]["data_offsets"][0])
+            file.write(_bytes(tensor))
+    return True
 
 
 def _bytes(tensor: torch.Tensor) -> NDArray[np.uint8]:

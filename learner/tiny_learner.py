@@ -9,7 +9,7 @@ import torch
 
 from learner.batch import Batch, Microbatch
 from learner.config import LearnerConfig
-from learner.loss import LOSSES, Targets
+from learner.loss import LOSSES, Targets, means
 from learner.publish import publish
 from learner.weights import Weights
 
@@ -43,7 +43,7 @@ class TinyLearner:
         norm = torch.nn.utils.clip_grad_norm_([self._embedding, self._head], self._config.max_grad_norm)
         self._optimizer.step()
         self._step += 1
-        return metrics | {"learner/grad_norm": float(norm), "learner/tokens": float(batch.num_tokens)}
+        return means(metrics) | {"learner/grad_norm": float(norm), "learner/tokens": float(batch.num_tokens)}
 
     async def publish(self) -> Weights:
         """The version is the number of updates made, so a resumed learner goes on counting where it was."""

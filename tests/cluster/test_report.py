@@ -26,7 +26,7 @@ def step(number: int) -> StepReport:
         "rewards/mean": 0.2 + 0.02 * number + wave,
         "rewards/success": 0.1 + 0.02 * number - wave,
         "learner/grad_norm": 0.8 + wave,
-        "learner/entropy": 1 / number,
+        "actors/entropy": 1 / number,
         "learner/logprob_gap": 0.004 + wave / 50,
         "cluster/engine_s": 17.0,
         "cluster/environment_s": 1.0,

@@ -1,8 +1,8 @@
 import pytest
 
-from cluster.summary import summarise
+from cluster.summary import entropy, summarise
 from envs.environment import environment
-from envs.types import Assignment, Group, Message, Stop, Trajectory
+from envs.types import Assignment, Author, Group, Message, Observation, Stop, Trajectory, Turn
 
 
 def group(number: int, *, start: tuple[Message, ...], successes: list[bool]) -> Group:
@@ -16,3 +16,13 @@ def test_success_is_that_of_episodes_played_from_their_beginning():
     alone = group(1, start=(), successes=[True, False])
     assert summarise([helped, alone], [], version=0, seconds=1.0)["rewards/success"] == pytest.approx(0.5)
     assert summarise([helped], [], version=0, seconds=1.0)["rewards/success"] == 1.0
+
+
+def test_entropy_is_the_mean_surprise_of_what_the_policy_sampled():
+    said, seen = Message("assistant", ""), Observation(())
+    turns = (Turn((1,), (2, 3), (-0.5, -1.5), (), said, seen), Turn((4,), (5,), (0.0,), (), said, seen, Author.EXPERT))
+    one = Trajectory("0", "t", (*turns, Turn((6,), (7,), (-4.0,), (), said, seen)), Stop.DONE)
+    sampled = Group(group(0, start=(), successes=[]).assignment, (one, one))
+    assert entropy([sampled]) == pytest.approx(2.0)
+    assert entropy([]) is None
+    assert summarise([sampled], [sampled], version=0, seconds=1.0)["actors/entropy"] == pytest.approx(2.0)

@@ -22,7 +22,7 @@ from cluster.waits import Waits
 QUIET = TelemetryConfig(console=False, tensorboard=False, prometheus=False)
 DEPLOY = Path(__file__).parents[2] / "deploy"
 KEYS = ("rewards/mean", "rewards/success", "actors/tokens_per_s", "actors/hints", "actors/turns", "buffer/lag",
-        "buffer/filtered", "buffer/stale", "learner/loss", "learner/grad_norm", "learner/entropy",
+        "buffer/filtered", "buffer/stale", "learner/loss", "learner/grad_norm", "actors/entropy",
         "learner/logprob_gap", "learner/tokens_per_s", "cluster/engine_s", "cluster/passes_s",
         "cluster/publish_s")  # fmt: skip
 

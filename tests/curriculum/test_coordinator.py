@@ -157,6 +157,19 @@ async def test_groups_begin_midway_as_often_as_their_stage_says_and_leave_a_call
     assert [await again.next() for _ in range(400)] == handed
 
 
+@pytest.mark.parametrize(("solved", "least", "most"), [(0, 60, 140), (2, 30, 80), (4, 3, 25)])
+async def test_fewer_groups_begin_midway_the_more_are_solved_from_there(solved, least, most):
+    one = coordinator(CurriculumConfig([StageConfig("easy", {"2": 1.0}, midway=0.5)]))
+    for _ in range(12):
+        await one.observe(played(await one.next(), solved))
+    await one.advance(StepFacts(1, "easy", 1.0))
+    again = coordinator(CurriculumConfig([StageConfig("easy", {"2": 1.0}, midway=0.5)]))
+    await again.restore(await one.state())
+    starts = [bool((await one.next()).start) for _ in range(200)]
+    assert least <= sum(starts) <= most
+    assert [bool((await again.next()).start) for _ in range(200)] == starts
+
+
 async def test_a_group_observed_twice_counts_once():
     one, other = coordinator(), coordinator()
     for curriculum, times in ((one, 2), (other, 1)):

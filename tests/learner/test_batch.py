@@ -50,6 +50,13 @@ def actions(batch: Batch) -> list[tuple[int, float, float]]:
     )
 
 
+def weighted(batch: Batch) -> list[tuple[int, float, float, float]]:
+    """The same with each one's weight."""
+    micros = [micro for shard in batch.shards for micro in shard]
+    rows = [(m.targets_A, m.logprobs_A, m.advantages_A, m.weights_A) for m in micros]
+    return sorted((int(t), *(round(float(x), 5) for x in rest)) for row in rows for t, *rest in zip(*row, strict=True))
+
+
 def test_flatten_joins_the_turns():
     sample = flatten(trajectory(turn([1, 2], [3, 4]), turn([5], [6])), [0.5, -1.0])
     assert sample.tokens == (1, 2, 3, 4, 5, 6)
@@ -102,6 +109,24 @@ def test_a_batch_that_is_not_full_counts_for_as_much_less():
         assert float(quarter.weights_A.sum()) == pytest.approx(0.25) and float(whole.weights_A.sum()) == pytest.approx(1)
 
 
+def by_turns(group: Group) -> tuple[tuple[float, ...], ...]:
+    """Advantages -1, 0, 1, 0, -1 ... along the turns, from another place for each sibling; a fault's are ()."""
+    return tuple(
+        () if one.stop is Stop.FAULT else tuple((0.0, 1.0, 0.0, -1.0)[(number + at) % 4] for at in range(len(one.turns)))
+        for number, one in enumerate(group.trajectories)
+    )
+
+
+def test_what_has_no_advantage_is_left_out_with_all_that_follows_it():
+    silent, telling = trajectory(turn([1], [2])), trajectory(turn([1], [3]), turn([4], [5, 6]), turn([7], [8]), turn([9], [10]))
+    advantages = ((0.0,), (0.0, 1.0, 0.0, 0.0))
+    ((micro,),) = assemble([group(silent, telling)], lambda _: advantages).shards
+    assert micro.tokens_T.tolist() == [1, 3, 4, 5, 6]
+    assert micro.targets_A.tolist() == [5, 6] and micro.weights_A.tolist() == pytest.approx([1 / 6] * 2)
+    ((whole,),) = assemble([group(silent, telling)], lambda _: advantages, every_action=True).shards
+    assert (whole.num_tokens, whole.num_actions) == (10, 6)
+
+
 def test_ranks_without_work_get_padding():
     batch = assemble([group(trajectory(turn([1], [2])))], mean, num_ranks=3)
     assert [[micro.num_actions for micro in shard] for shard in batch.shards] == [[1], [0], [0]]
@@ -140,7 +165,7 @@ def test_a_batch_holds_every_action_once(siblings: list[Group], num_ranks: int, 
     sound = [one for group in siblings for one in group.trajectories if one.stop is not Stop.FAULT]
     if not sound:
         return
-    batch = assemble(siblings, mean, num_ranks=num_ranks, max_tokens=max_tokens, aggregation=aggregation)
+    batch = assemble(siblings, mean, num_ranks=num_ranks, max_tokens=max_tokens, aggregation=aggregation, every_action=True)
     micros = [micro for shard in batch.shards for micro in shard]
     expected = [
         (token, round(float(np.float32(logprob)), 3))
@@ -158,3 +183,16 @@ def test_a_batch_holds_every_action_once(siblings: list[Group], num_ranks: int, 
         for source, target in zip(micro.sources_A, micro.targets_A, strict=True):
             is_next = mask[:, source] & (micro.positions_T == micro.positions_T[source] + 1)
             assert target in micro.tokens_T[is_next]
+
+
+@settings(max_examples=50, deadline=None)
+@given(groups, st.integers(1, 3), st.sampled_from(["token", "sequence"]))
+def test_leaving_out_changes_no_other_action(siblings: list[Group], num_ranks: int, aggregation: str):
+    if all(one.stop is Stop.FAULT for group in siblings for one in group.trajectories):
+        return
+    whole, lean = (
+        assemble(siblings, by_turns, num_ranks=num_ranks, aggregation=aggregation, every_action=every) for every in (True, False)
+    )
+    telling = [action for action in weighted(whole) if action[2]]
+    assert weighted(lean) == (telling or weighted(whole))
+    assert lean.num_tokens <= whole.num_tokens and lean.num_actions == len(weighted(lean))

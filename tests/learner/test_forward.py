@@ -11,6 +11,7 @@ from envs.types import Assignment, Group, Message, Observation, Stop, Task, Traj
 from learner.batch import Batch, Microbatch, assemble, flatten
 from learner.credit import mean
 from learner.forward import CHUNK, _Picked, action_logprobs
+from learner.loss import Targets, policy_loss
 
 torch.set_num_threads(1)  # models this small only wait for their threads
 
@@ -140,7 +141,7 @@ def gradients(model: PreTrainedModel, total: torch.Tensor) -> torch.Tensor:
 
 
 def assert_packed_equals_unpacked(model: PreTrainedModel, group: Group) -> None:
-    micro = only(assemble([group], mean, max_tokens=10_000))
+    micro = only(assemble([group], mean, max_tokens=10_000, every_action=True))
     logprobs, _ = action_logprobs(model, micro)
     packed = (torch.from_numpy(micro.targets_A) * logprobs).sum()
     plain = unpacked(model, group)
@@ -173,7 +174,7 @@ def test_sequences_that_share_nothing(model: PreTrainedModel):
         return Trajectory("a", "t", (turn,), Stop.DONE, reward=float(first))
 
     group = group_of(one(10), one(11), one(12))
-    assert only(assemble([group], mean)).num_tokens == 15
+    assert only(assemble([group], mean, every_action=True)).num_tokens == 15
     assert_packed_equals_unpacked(model, group)
 
 
@@ -182,6 +183,20 @@ def test_more_places_than_a_chunk_of_logits(model: PreTrainedModel):
     turn = Turn((1, 2), action, (0.0,) * len(action), (), Message("assistant", ""), Observation(()))
     twice = group_of(Trajectory("a", "t", (turn,), Stop.DONE), Trajectory("b", "t", (turn,), Stop.DONE))
     assert_packed_equals_unpacked(model, twice)
+
+
+def test_what_is_left_out_of_a_batch_has_no_gradient(model: PreTrainedModel):
+    group = sample_group(model, 0)
+    advantages = ((0.0, 0.0), (0.0, 1.0), (1.0, 0.0), (-1.0, 0.0))
+    found = []
+    for every in (True, False):
+        micro = only(assemble([group], lambda _: advantages, every_action=every))
+        logprobs, _ = action_logprobs(model, micro)
+        loss, _ = policy_loss(logprobs, Targets.of(micro), clip_low=0.2, clip_high=0.2, max_weight=2.0)
+        found.append((micro.num_tokens, float(loss.detach()), gradients(model, loss)))
+    (all_tokens, loss, expected), (fewer, lean_loss, lean) = found
+    assert fewer < all_tokens and lean_loss == pytest.approx(loss, rel=1e-5)
+    assert float((lean - expected).abs().max() / expected.abs().max()) < 1e-5
 
 
 def test_padding_reaches_every_parameter_with_a_zero_gradient(model: PreTrainedModel):

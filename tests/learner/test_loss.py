@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from learner.config import LOSS_NAMES, LearnerConfig
-from learner.loss import LOSSES, Targets, kl_penalty, nll_loss, policy_loss
+from learner.loss import LOSSES, Targets, kl_penalty, means, nll_loss, policy_loss
 
 LIMITS = {"clip_low": 0.2, "clip_high": 0.28, "max_weight": 2.0}
 
@@ -52,6 +52,13 @@ def test_parts_of_a_batch_add():
     assert sum(half[0] for half in halves) == pytest.approx(whole)
     for name, value in stats.items():
         assert sum(half[2][name] for half in halves) == pytest.approx(value)
+
+
+def test_measurements_are_per_token_whatever_share_of_the_batch_was_trained_on():
+    _, _, half = run([1.5, 1.5], [1.0, 1.0], [0.25, 0.25])
+    assert means(half)["learner/logprob_gap"] == pytest.approx(math.log(1.5), rel=1e-5)
+    assert means(half)["learner/clip_fraction"] == 1.0 and means(half)["learner/loss"] == half["learner/loss"]
+    assert means({"learner/tokens": 3.0}) == {"learner/tokens": 3.0}
 
 
 def test_a_hopeless_ratio_stays_finite():

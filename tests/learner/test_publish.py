@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from learner import publish as module
-from learner.publish import WeightsError, publish, read, verify
+from learner.publish import WeightsError, hold, publish, read, verify
 
 
 def tensors(seed: int = 0) -> dict[str, torch.Tensor]:
@@ -86,3 +86,42 @@ def test_old_versions_and_half_written_ones_go(tmp_path):
     for version in range(5):
         publish(tensors().items(), version, str(tmp_path), keep=2)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["v000003", "v000004"]
+
+
+def inode(folder: Path, version: int) -> int:
+    return (folder / f"v{version:06d}" / "000.safetensors").stat().st_ino
+
+
+def test_the_version_that_goes_is_written_over(tmp_path):
+    files = []
+    for version in range(5):
+        weights = publish(tensors(version).items(), version, str(tmp_path), keep=2)
+        files.append(inode(tmp_path, version))
+        assert_same(dict(read(weights)), tensors(version))
+    assert files[2:] == files[:3] and len(set(files)) == 2
+    assert sorted(path.name for path in (tmp_path / "v000004").iterdir()) == ["000.safetensors", "manifest.json"]
+
+
+def test_a_version_that_is_held_stays_as_it_is(tmp_path):
+    first = publish(tensors(0).items(), 0, str(tmp_path), keep=2)
+    with hold(first):
+        staged = dict(read(first))
+        for version in range(1, 5):
+            publish(tensors(version).items(), version, str(tmp_path), keep=2)
+        assert_same(staged, tensors(0))
+    with pytest.raises(WeightsError, match="version 0 cannot be read"):
+        hold(first)
+
+
+@pytest.mark.parametrize("change", ["shape", "dtype", "name", "fewer", "spoilt"])
+def test_other_tensors_are_written_anew(tmp_path, change):
+    publish(tensors(0).items(), 0, str(tmp_path), keep=1)
+    if change == "spoilt":
+        (tmp_path / "v000000" / "000.safetensors").write_bytes(b"no")
+    other = tensors(1)
+    changed = {"shape": ("embed", torch.ones(4)), "dtype": ("embed", torch.ones(16, 8)), "name": ("more", torch.ones(2))}
+    if change in changed:
+        other |= [changed[change]]
+    if change == "fewer":
+        del other["norm"]
+    assert_same(dict(read(publish(other.items(), 1, str(tmp_path), keep=1))), other)
