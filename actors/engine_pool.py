@@ -7,6 +7,7 @@ import logging
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 
+from actors.desk import Desk
 from actors.engine import Completion, Engine, EngineError, PromptTooLong, Sampling
 from learner.weights import Weights
 
@@ -46,7 +47,7 @@ class _Place:
         return self.respawn is not None and not self.respawn.done()
 
 
-class EnginePool:
+class EnginePool(Desk):
     """An Engine made of engines. `respawn(index)` ends what is left of that engine and answers with a new one."""
 
     def __init__(
@@ -58,6 +59,7 @@ class EnginePool:
     ) -> None:
         if not engines:
             raise ValueError("a pool was given 0 engines; set actors.num_engines to at least 1")
+        super().__init__()
         self._places = [_Place(index, engine) for index, engine in enumerate(engines)]
         self._respawn, self._deadlines = respawn, deadlines or Deadlines()
         self._homes: dict[str, _Place] = {}

@@ -41,7 +41,8 @@ class EnvActor:
         for attempt in range(self._config.fault_retries + 1):
             seed = (assignment.seed + 104729 * number + attempt) % 2**31
             sampling = self._sampling(GREEDY if greedy else assignment.temperature or self._config.temperature, seed)
-            play = Rollout(self._environment(assignment, number), self._engine, self._renderer, limits=self._limits)
+            env, is_quick = self._environment(assignment, number), environment(assignment.task.env).is_quick
+            play = Rollout(env, self._engine, self._renderer, limits=self._limits, is_quick=is_quick)
             trajectory = await play(assignment, sampling, trajectory_id=trajectory_id)
             await self._engine.forget(trajectory_id)
             if trajectory.stop is not Stop.FAULT:

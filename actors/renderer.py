@@ -39,6 +39,7 @@ class Renderer:
         settings = json.loads((path / "tokenizer_config.json").read_text())
         self._constants = {key: _token_text(settings.get(key)) for key in ("bos_token", "eos_token")}
         self._template = jinja.from_string(_template_text(path, settings))
+        self._opened: tuple[tuple[Message, ...], Sequence[Mapping[str, Json]] | None, tuple[int, ...]] = ((), None, ())
         self._tail = self._find_tail()
         self._eos = self._find_eos()
         self.check()
@@ -70,8 +71,12 @@ class Renderer:
         return self._tokenizer.decode(list(tokens), skip_special_tokens=False)
 
     def open(self, messages: Sequence[Message], tools: Sequence[Mapping[str, Json]]) -> tuple[int, ...]:
-        """Tokens of the opening conversation, up to where the assistant speaks."""
-        return self.encode(self.text(messages, tools, prompt=True))
+        """Tokens of the opening conversation, up to where the assistant speaks; a group's siblings all ask for the same."""
+        asked, (last, last_tools, tokens) = tuple(messages), self._opened
+        if tools is not last_tools or asked != last:
+            tokens = self.encode(self.text(messages, tools, prompt=True))
+            self._opened = (asked, tools, tokens)
+        return tokens
 
     def act(self, message: Message) -> tuple[int, ...]:
         """Tokens of an assistant's message that was not sampled here (an expert's, a replayed one), its end included."""

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, cast, get_args
 
+from actors.desk import Desk
 from actors.engine import Completion, EngineError, PromptTooLong, Sampling
 from actors.engine_pool import WeightsRefused
 from envs.types import Span
@@ -66,10 +67,11 @@ class EngineStats:
     version: int
 
 
-class VLLMEngine:
+class VLLMEngine(Desk):
     """One model served by vLLM in processes of its own, which die with this one. Serves version 0 until a `load`."""
 
     def __init__(self, config: VLLMConfig, *, model: str, seed: int) -> None:
+        super().__init__()
         _set_environment(config, model)
         from vllm import AsyncEngineArgs, SamplingParams, TokensPrompt
         from vllm.config import WeightTransferConfig

@@ -6,7 +6,6 @@ import os
 from collections.abc import Mapping, Sequence
 from functools import partial
 
-from actors.engine import Engine
 from actors.engine_pool import EnginePool
 from actors.env_actor import EnvActor
 from cluster.config import Config
@@ -95,7 +94,9 @@ def _coordinator(config: Config) -> partial[Coordinator]:
     return partial(Coordinator, config.curriculum, env=name, tasks=pool, oracle=oracle, seed=config.seed)
 
 
-def _env_actors(config: Config, model: str, *, spawn: Spawn, engines: Engine) -> tuple[EnvActor, ...]:
-    make = partial(EnvActor, config.actors, engines, model=model, rules=rules(config.envs), rubrics=rubrics(config.rewards))
+def _env_actors(config: Config, model: str, *, spawn: Spawn, engines: EnginePool) -> tuple[EnvActor, ...]:
+    make = partial(
+        EnvActor, config.actors, spawn.caller(engines), model=model, rules=rules(config.envs), rubrics=rubrics(config.rewards)
+    )
     resources = Resources(config.cluster.env_cpus)
     return tuple(spawn(make, f"env-{n}", resources=resources) for n in range(config.actors.num_env_actors))

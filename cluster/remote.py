@@ -12,6 +12,9 @@ from typing import Protocol, TypeVar
 import ray
 from ray.actor import ActorHandle
 
+from actors.desk import Caller, Served
+from actors.engine import Engine
+
 T = TypeVar("T")
 # OpenMP threads that wait must soon sleep: spinning, an engine and a learner on the same cores take each other's time.
 # GNU's, which PyTorch brings, spin briefly first, since kernels are many and small.
@@ -51,6 +54,10 @@ class Spawn(Protocol):
 
     def __call__(self, make: Callable[[], T], name: str, *, resources: Resources = Resources()) -> T: ...
 
+    def caller(self, engine: Served) -> Engine:
+        """What another part uses to call an engine that was started here."""
+        ...
+
     def kill(self, thing: object) -> None:
         """End it at once, whatever it does."""
         ...
@@ -85,6 +92,9 @@ class RaySpawn:
         )
         return Proxy(actor.remote(*call.args, **call.keywords))  # type: ignore[return-value]
 
+    def caller(self, engine: Served) -> Engine:
+        return Caller(engine)
+
     def kill(self, thing: object) -> None:
         if isinstance(thing, Proxy):
             ray.kill(thing._handle)
@@ -95,6 +105,9 @@ class LocalSpawn:
 
     def __call__(self, make: Callable[[], T], name: str, *, resources: Resources = Resources()) -> T:
         return make()
+
+    def caller(self, engine: Served) -> Engine:
+        return engine
 
     def kill(self, thing: object) -> None:
         return None

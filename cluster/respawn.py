@@ -15,17 +15,18 @@ class Respawn:
 
     def __init__(self, spawn: Spawn, config: Config, model: str) -> None:
         self._spawn, self._config, self._model = spawn, config, model
-        self.engines = [self._start(index, 0) for index in range(config.actors.num_engines)]
-        self._attempts = [0] * len(self.engines)
+        self._started = [self._start(index, 0) for index in range(config.actors.num_engines)]
+        self._attempts = [0] * len(self._started)
+        self.engines = [spawn.caller(engine) for engine in self._started]
 
     async def __call__(self, index: int) -> Engine:
-        self._spawn.kill(self.engines[index])
+        self._spawn.kill(self._started[index])
         self._attempts[index] += 1
-        self.engines[index] = self._start(index, self._attempts[index])
-        await self.engines[index].ready()
-        return self.engines[index]
+        self._started[index] = self._start(index, self._attempts[index])
+        await self._started[index].ready()
+        return self._spawn.caller(self._started[index])
 
-    def _start(self, index: int, attempt: int) -> Engine:
+    def _start(self, index: int, attempt: int) -> VLLMEngine:
         cluster, actors = self._config.cluster, self._config.actors
         name = f"engine-{index}" + (f".{attempt}" if attempt else "")
         make = partial(VLLMEngine, actors.engine, model=self._model, seed=self._config.seed + index)

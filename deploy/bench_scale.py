@@ -155,7 +155,9 @@ def build(config: Config, case: Case, model: str) -> System:
     script = Script(call, answer, (*renderer.encode("[find("), renderer.eos))
     engines = [ScriptedEngine(script, latency=Latency(case.mean_s, number)) for number in range(NUM_ENGINES)]
     pool = spawn(partial(EnginePool, engines, no_respawn), "engines")
-    make = partial(EnvActor, config.actors, pool, model=model, rules=rules(config.envs), rubrics=rubrics(config.rewards))
+    make = partial(
+        EnvActor, config.actors, spawn.caller(pool), model=model, rules=rules(config.envs), rubrics=rubrics(config.rewards)
+    )
     limits, entry = config.learner, environment("shop")
     coordinator = partial(Coordinator, config.curriculum, env="shop", tasks=tasks(config, "train"), oracle=entry.oracle, seed=0)
     return System(

@@ -33,10 +33,11 @@ class Entry:
     levels: tuple[str, ...]
     rules: str  # the augmentation rules, a YAML file beside the environment; empty where there are none
     oracle: Callable[[Task], Sequence[Message]]  # the reference calls as assistant messages, closing answers included
+    is_quick: bool = False  # answers in well under a millisecond, so that a thread of its own would only cost time
 
 
 ENVIRONMENTS: dict[str, Entry] = {
-    "shop": Entry(shop.Shop, shop.taskset, shop.LEVELS, shop.RULES, shop.oracle),
+    "shop": Entry(shop.Shop, shop.taskset, shop.LEVELS, shop.RULES, shop.oracle, is_quick=True),
 }
 
 

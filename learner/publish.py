@@ -175,7 +175,7 @@ def _write_over(path: Path, tensors: Mapping[str, torch.Tensor]) -> bool:
         header = json.loads(file.read(length))
         for name, tensor in tensors.items():
             file.seek(8 + length + header[name]["data_offsets"][0])
-            file.write(_bytes(tensor))
+            file.write(_bytes(tensor).data)
     return True
 
 

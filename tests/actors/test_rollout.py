@@ -1,6 +1,7 @@
 """An episode: what ends it, and whose failure is whose."""
 
 import asyncio
+import threading
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -41,11 +42,13 @@ class Faulty:
     error: Exception | None = None
     hang: asyncio.Event | None = None
     closed: list[bool] = field(default_factory=list)
+    threads: set[threading.Thread] = field(default_factory=set)
 
     def reset(self, task: Task) -> Observation:
         return Observation(task.messages)
 
     def step(self, message: Message) -> Observation:
+        self.threads.add(threading.current_thread())
         if self.error:
             raise self.error
         return Observation((Message("tool", "{}"),))
@@ -62,16 +65,19 @@ def assignment(start: tuple[Message, ...] = ()) -> Assignment:
     return Assignment(0, TASK, "s", 0.0, "progress", 1, start)
 
 
-async def play(folder: str, texts: Sequence[str], *, env=None, limits: Limits = LIMITS, start=(), latency=None) -> Trajectory:
+async def play(
+    folder: str, texts: Sequence[str], *, env=None, limits: Limits = LIMITS, start=(), latency=None, is_quick: bool = False
+) -> Trajectory:
     renderer = Renderer(folder)
     engine = ScriptedEngine(Play(renderer, texts), latency=latency)
-    rollout = Rollout(env or SHOP.make(), engine, renderer, limits=limits)
+    rollout = Rollout(env or SHOP.make(), engine, renderer, limits=limits, is_quick=is_quick)
     return await rollout(assignment(start), SAMPLING, trajectory_id="0-0")
 
 
-async def test_the_oracle_is_recorded_turn_by_turn(byte_folder: str) -> None:
+@pytest.mark.parametrize("is_quick", [False, True])
+async def test_the_oracle_is_recorded_turn_by_turn(byte_folder: str, is_quick: bool) -> None:
     moves = SHOP.oracle(TASK)
-    trajectory = await play(byte_folder, [said(move) for move in moves])
+    trajectory = await play(byte_folder, [said(move) for move in moves], is_quick=is_quick)
     assert trajectory.stop is Stop.DONE and len(trajectory.turns) == len(moves)
     renderer = Renderer(byte_folder)
     tokens = [token for turn in trajectory.turns for token in (*turn.context, *turn.action)]
@@ -81,6 +87,13 @@ async def test_the_oracle_is_recorded_turn_by_turn(byte_folder: str) -> None:
     closing = renderer.encode(renderer.text(history, TASK.tools)[len(renderer.decode(tokens)) :])
     assert renderer.decode(tokens) + renderer.decode(closing) == renderer.text(history, TASK.tools)
     assert all(len(turn.action) == len(turn.logprobs) for turn in trajectory.turns)
+
+
+@pytest.mark.parametrize("is_quick", [False, True])
+async def test_an_environment_works_in_a_thread_unless_it_is_quick(byte_folder: str, is_quick: bool) -> None:
+    env = Faulty()
+    await play(byte_folder, ["x"], env=env, limits=Limits(3, 100_000, 20), is_quick=is_quick)
+    assert (env.threads == {threading.main_thread()}) is is_quick
 
 
 async def test_the_machines_failure_is_a_fault_and_the_environment_is_closed(byte_folder: str) -> None:
