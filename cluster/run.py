@@ -148,7 +148,9 @@ def _write_curriculum(folder: Path, story: object) -> None:
 def _conclude(config: Config, folder: Path, outcome: Outcome) -> None:
     """Tell before and after per level, and write summary.json and the report."""
     if outcome.after is None:
-        print(f"stopped; go on with: tiltyard train --resume {folder}")
+        has_checkpoint = any((folder / "checkpoints").glob("step-*"))
+        again = f"--resume {folder}" if has_checkpoint else f"{folder / 'config.yaml'}, since no step was done yet"
+        print(f"stopped; go on with: tiltyard train {again}")
         return
     levels = {
         level: {

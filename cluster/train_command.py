@@ -62,7 +62,7 @@ def _open(arguments: argparse.Namespace) -> tuple[Config, Path, Checkpoint | Non
     config = load(folder / "config.yaml", arguments.overrides)
     found = checkpoint.latest(folder / "checkpoints")
     if found is None:
-        raise ConfigError(f"{folder} has no whole checkpoint to resume from; start anew: tiltyard train {arguments.config}")
+        raise ConfigError(f"{folder} has no whole checkpoint to resume from; start anew: tiltyard train {folder / 'config.yaml'}")
     return config, folder, found
 
 
