@@ -54,7 +54,8 @@ def pack(sequences: Sequence[Sequence[int]], max_tokens: int, *, multiple: int =
     lengths = [len(array) for array in arrays]
     shared = [0, *(_common(a, b) for a, b in zip(arrays, arrays[1:], strict=False))]
     allowed = -(-len(_cuts(lengths, shared, max_tokens)) // multiple) * multiple
-    low, high = 1, max_tokens
+    # Below the longest sequence a cap would part siblings without making the largest part any smaller.
+    low, high = min(max(lengths), max_tokens), max_tokens
     while low < high:
         middle = (low + high) // 2
         low, high = (low, middle) if len(_cuts(lengths, shared, middle)) <= allowed else (middle + 1, high)

@@ -138,7 +138,7 @@ def totals(path: Path) -> Counter[str]:
     return Counter(end for _, end, _ in live)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(EVENTS)
 def test_any_interleaving_balances_and_replays_alike(events):
     with TemporaryDirectory() as folder:

@@ -64,7 +64,7 @@ def test_seeds_are_stable_and_fit_31_bits():
     assert all(0 <= assignment_seed(3, at) < 2**31 for at in range(1000))
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(st.integers(0, 2**32))
 async def test_the_order_of_observing_changes_nothing(shuffle):
     assert await run(coordinator(), range(8)) == await run(coordinator(), range(8), random.Random(shuffle))

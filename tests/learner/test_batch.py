@@ -159,7 +159,7 @@ trajectories = st.builds(
 groups = st.lists(st.lists(trajectories, min_size=2, max_size=4).map(lambda all: group(*all)), min_size=1, max_size=4)
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(groups, st.integers(1, 4), st.integers(10, 60), st.sampled_from(["token", "sequence"]))
 def test_a_batch_holds_every_action_once(siblings: list[Group], num_ranks: int, max_tokens: int, aggregation: str):
     sound = [one for group in siblings for one in group.trajectories if one.stop is not Stop.FAULT]
@@ -185,7 +185,7 @@ def test_a_batch_holds_every_action_once(siblings: list[Group], num_ranks: int, 
             assert target in micro.tokens_T[is_next]
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(groups, st.integers(1, 3), st.sampled_from(["token", "sequence"]))
 def test_leaving_out_changes_no_other_action(siblings: list[Group], num_ranks: int, aggregation: str):
     if all(one.stop is Stop.FAULT for group in siblings for one in group.trajectories):
@@ -195,4 +195,7 @@ def test_leaving_out_changes_no_other_action(siblings: list[Group], num_ranks: i
     )
     telling = [action for action in weighted(whole) if action[2]]
     assert weighted(lean) == (telling or weighted(whole))
-    assert lean.num_tokens <= whole.num_tokens and lean.num_actions == len(weighted(lean))
+    assert lean.num_actions == len(weighted(lean))
+    if num_ranks == 1:
+        # One forest each, this one within that; several ranks may part them at different places.
+        assert lean.num_tokens <= whole.num_tokens

@@ -79,7 +79,7 @@ async def test_restore_keeps_groups_and_admits_only_the_rest() -> None:
 
 @pytest.mark.parametrize("max_lag", [0, 1, 3])
 @given(lags=st.lists(st.integers(0, 5), min_size=1, max_size=40))
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 def test_nothing_taken_is_older_than_max_lag(max_lag: int, lags: list[int]) -> None:
     async def play() -> None:
         buffer = Buffer(groups_per_batch=1, max_lag=max_lag, max_refills=9)
