@@ -13,13 +13,17 @@ from typing import Any
 import torch
 from torch import nn
 from torch.nn import functional
+from transformers import PreTrainedModel
 
 ROWS_BYTES = 1 << 19  # of fp32 held at a time: stays in a core's cache
 PROBE_ROWS = 4
 
 
-def install(model: nn.Module) -> int:
+def install(model: PreTrainedModel) -> int:
     """Replace the `forward` of every RMS norm and SiLU-gated unit of `model`; how many were."""
+    inner, outer = model.get_input_embeddings(), model.get_output_embeddings()
+    if isinstance(inner, nn.Embedding) and outer is not None and inner.weight is outer.weight:
+        inner.sparse = True  # few rows are added to the head's gradient, instead of a second one as large
     return sum(_take_over(module) for module in model.modules())
 
 

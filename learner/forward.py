@@ -15,8 +15,9 @@ from transformers import PreTrainedModel
 from learner.attention import NAME, blocks
 from learner.batch import Microbatch
 
-CHUNK = 512  # rows of logits made at a time, and made again in the backward pass
-CPU_ROWS = 16  # of those, rows held in fp32 at a time: more would leave the cache
+CHUNK = 512  # rows of logits made at a time
+KEPT_BYTES = 256 << 20  # a microbatch's logits up to this size are kept; more are made again in the backward pass
+CPU_ROWS = 8  # of those, rows held in fp32 at a time: more would leave the cache
 
 
 def action_logprobs(
@@ -38,15 +39,16 @@ def action_logprobs(
     hidden_UD = hidden_TD[torch.from_numpy(sources_U).to(device)]
     temperatures_U = torch.from_numpy(asked_U[:, 1:].astype(np.float32)).to(device)
     head = model.get_output_embeddings()
+    is_kept = len(sources_U) * model.config.get_text_config().vocab_size * hidden_TD.element_size() <= KEPT_BYTES
     order_A = np.argsort(rows_A, kind="stable")
     starts = list(range(0, len(sources_U), CHUNK)) or [0]
     parts: list[tuple[torch.Tensor, torch.Tensor]] = []
     for start, entries in zip(starts, np.split(order_A, np.searchsorted(rows_A[order_A], starts[1:])), strict=True):
         rows = torch.from_numpy(rows_A[entries] - start).to(device)
         targets = torch.from_numpy(micro.targets_A[entries]).to(device)
-        # Logits are made again in the backward pass: all of them in fp32 would be the largest tensor of the step.
         span = slice(start, start + CHUNK)
-        parts.append(checkpoint(_chunk, head, hidden_UD[span], temperatures_U[span], rows, targets, use_reentrant=False))
+        given = (head, hidden_UD[span], temperatures_U[span], rows, targets)
+        parts.append(_chunk(*given) if is_kept else checkpoint(_chunk, *given, use_reentrant=False))
     back_A = torch.from_numpy(np.argsort(order_A)).to(device)
     logprobs_A, entropy_A = (torch.cat(part)[back_A] for part in zip(*parts, strict=True))
     return logprobs_A, entropy_A
@@ -62,7 +64,7 @@ def _backbone(model: PreTrainedModel, micro: Microbatch, device: torch.device | 
 
 
 def _chunk(
-    head: torch.nn.Module, hidden_UD: torch.Tensor, temperatures_U1: torch.Tensor, rows_A: torch.Tensor, targets_A: torch.Tensor
+    head: Any, hidden_UD: torch.Tensor, temperatures_U1: torch.Tensor, rows_A: torch.Tensor, targets_A: torch.Tensor
 ) -> tuple[torch.Tensor, torch.Tensor]:
     return _Picked.apply(head(hidden_UD), temperatures_U1, rows_A, targets_A)  # type: ignore[return-value]
 
@@ -83,7 +85,7 @@ class _Picked(torch.autograd.Function):
             scaled = logits_UV[rows].float() / temperatures_U1[rows]
             lse_U1[rows] = scaled.logsumexp(-1, keepdim=True)
             chances = (scaled - lse_U1[rows]).exp_()
-            entropy_U1[rows] = lse_U1[rows] - torch.linalg.vecdot(chances, scaled)[:, None]
+            entropy_U1[rows] = lse_U1[rows] - chances.mul_(scaled).sum(-1, keepdim=True)
         ctx.save_for_backward(logits_UV, temperatures_U1, lse_U1, rows_A, targets_A)
         picked_A = logits_UV[rows_A, targets_A].float() / temperatures_U1[rows_A, 0] - lse_U1[rows_A, 0]
         entropy_A = entropy_U1[rows_A, 0]

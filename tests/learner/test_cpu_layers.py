@@ -31,6 +31,19 @@ def models(kind: str) -> tuple[torch.nn.Module, torch.nn.Module]:
     return own, copy.deepcopy(own)
 
 
+def test_tied_embeddings_have_the_same_gradient() -> None:
+    torch.manual_seed(0)
+    own = LlamaForCausalLM(LlamaConfig(**SIZES, tie_word_embeddings=True))
+    ours = copy.deepcopy(own)
+    install(ours)
+    for model in (own, ours):
+        loss(model).backward()
+        loss(model).backward()  # gradients add
+    found = ours.get_input_embeddings().weight.grad
+    assert not found.is_sparse
+    torch.testing.assert_close(found, own.get_input_embeddings().weight.grad, rtol=1e-4, atol=1e-6)
+
+
 def loss(model: torch.nn.Module) -> torch.Tensor:
     return model(input_ids=TOKENS, labels=TOKENS).loss
 
