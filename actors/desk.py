@@ -16,7 +16,7 @@ from uuid import uuid4
 from actors.engine import Completion, Engine, Sampling
 from learner.weights import Weights
 
-MOMENT_S = 0.01  # between two messages the same way; the first after a pause goes at once
+MOMENT_S = 0.02  # between two messages the same way; the first after a pause goes at once
 
 
 @dataclass(frozen=True, slots=True)

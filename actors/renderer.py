@@ -39,9 +39,12 @@ class Renderer:
         settings = json.loads((path / "tokenizer_config.json").read_text())
         self._constants = {key: _token_text(settings.get(key)) for key in ("bos_token", "eos_token")}
         self._template = jinja.from_string(_template_text(path, settings))
+        self._template.globals = dict(self._template.globals)  # a chain of maps is gone through at every call
         self._opened: tuple[tuple[Message, ...], Sequence[Mapping[str, Json]] | None, tuple[int, ...]] = ((), None, ())
+        self._before = self.text(PROBE)
         self._tail = self._find_tail()
         self._eos = self._find_eos()
+        self._eos_text = self.decode([self._eos])
         self.check()
 
     @staticmethod
@@ -84,10 +87,9 @@ class Renderer:
 
     def extend(self, action: Sequence[int], messages: Sequence[Message]) -> tuple[int, ...]:
         """Tokens between the end of `action` and the next one: what closes it, then the new messages."""
-        closing = self._tail if not action or action[-1] != self._eos else self._tail[len(self.decode([self._eos])) :]
-        before = self.text(PROBE)
+        closing = self._tail if not action or action[-1] != self._eos else self._tail[len(self._eos_text) :]
         after = self.text((*PROBE, *messages), prompt=True)
-        return self.encode(closing + after[len(before) :])
+        return self.encode(closing + after[len(self._before) :])
 
     def parse(self, action: Sequence[int], *, is_cut: bool = False) -> Message:
         """The message that sampled tokens are, without their end token."""
@@ -98,7 +100,7 @@ class Renderer:
         return message.content or (self._calls.write(message.calls) if message.calls else "")
 
     def _find_tail(self) -> str:
-        rendered = self.text(PROBE)
+        rendered = self._before
         opened = self.text(PROBE[:2], prompt=True) + PROBE[2].content
         if not rendered.startswith(opened):
             raise RendererError(f"the chat template writes an assistant's turn unlike its own prompt: {rendered!r}")

@@ -22,8 +22,10 @@ from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 
+import psutil
+
 from actors.config import ActorsConfig
-from actors.engine import Engine
+from actors.engine import Completion, Engine, Sampling
 from actors.engine_pool import EnginePool
 from actors.env_actor import EnvActor
 from actors.renderer import Renderer
@@ -60,7 +62,10 @@ QUIET = TelemetryConfig(console=False, tensorboard=False, prometheus=False)
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """What one run simulates; `mean_s` is an engine call's mean latency, `update_s` the learner's step."""
+    """What one run simulates; `mean_s` is an engine call's mean latency, `update_s` the learner's step.
+
+    Turns are counted as played, those of groups still open at the end too.
+    """
 
     num_open: int
     groups_per_batch: int
@@ -74,10 +79,25 @@ class Case:
 class Result:
     turns_per_s: float
     groups_per_s: float
+    ms_per_turn: float  # of CPU, all processes
     driver_ms_per_turn: float
     driver_share: float  # of one core
     kb_per_trajectory: float
     idle: float  # share of the learner's time that it waited for groups
+
+
+class CountingPool(EnginePool):
+    """The real pool, which also tells how many calls it has answered."""
+
+    num_answered = 0
+
+    async def generate(self, tokens: Sequence[int], sampling: Sampling, *, session: str) -> Completion:
+        completion = await super().generate(tokens, sampling, session=session)
+        self.num_answered += 1
+        return completion
+
+    async def answered(self) -> int:
+        return self.num_answered
 
 
 class Script:
@@ -148,19 +168,19 @@ def settings(case: Case) -> Config:
     )
 
 
-def build(config: Config, case: Case, model: str) -> System:
+def build(config: Config, case: Case, model: str) -> tuple[System, CountingPool]:
     renderer, spawn = Renderer(model, config.actors.calls), RaySpawn("scale")
     call = renderer.act(Message("assistant", "", (ToolCall("find", {"name": "lamp"}),)))
     answer = renderer.act(Message("assistant", "Done."))
     script = Script(call, answer, (*renderer.encode("[find("), renderer.eos))
     engines = [ScriptedEngine(script, latency=Latency(case.mean_s, number)) for number in range(NUM_ENGINES)]
-    pool = spawn(partial(EnginePool, engines, no_respawn), "engines")
+    pool = spawn(partial(CountingPool, engines, no_respawn), "engines")
     make = partial(
         EnvActor, config.actors, spawn.caller(pool), model=model, rules=rules(config.envs), rubrics=rubrics(config.rewards)
     )
     limits, entry = config.learner, environment("shop")
     coordinator = partial(Coordinator, config.curriculum, env="shop", tasks=tasks(config, "train"), oracle=entry.oracle, seed=0)
-    return System(
+    system = System(
         config=config,
         curriculum=spawn(coordinator, "curriculum"),
         actors=tuple(spawn(make, f"env-{number}") for number in range(NUM_ENV_ACTORS)),
@@ -168,32 +188,39 @@ def build(config: Config, case: Case, model: str) -> System:
         learner=SleepingLearner(case.update_s),
         buffer=Buffer(groups_per_batch=limits.groups_per_batch, max_lag=limits.max_lag, max_refills=limits.max_refills),
     )
+    return system, pool
 
 
 async def play(case: Case, model: str) -> Result:
     config = settings(case)
     folder = Path(tempfile.mkdtemp(prefix="tiltyard-scale-"))
     try:
-        system = build(config, case, model)
+        system, pool = build(config, case, model)
         await system.engines.ready()
         await system.curriculum.status()
         telemetry = Telemetry(folder, QUIET, total_steps=case.num_steps)
         keeper = Keeper(system, folder, telemetry, validation=[])
         before, memory = tree_gb(), MemoryPeak(every_s=5.0)
         watching = asyncio.create_task(memory.watch())
-        cpu, wall = time.process_time(), time.perf_counter()
+        cpu, everybody, wall = time.process_time(), _cpu_s(), time.perf_counter()
         await train(system, keeper)
-        cpu, wall = time.process_time() - cpu, time.perf_counter() - wall
+        cpu, everybody, wall = time.process_time() - cpu, _cpu_s() - everybody, time.perf_counter() - wall
+        played = await pool.answered()
         watching.cancel()
         keeper.close()
         telemetry.close()
         steps = read_history(folder).steps
     finally:
         shutil.rmtree(folder, ignore_errors=True)
-    turns = sum(step.metrics["actors/turns"] * step.metrics["actors/trajectories"] for step in steps)
     groups = sum(step.metrics["actors/trajectories"] for step in steps) / GROUP_SIZE
     kb = (memory.peak_gb - before) * GIB / 1e3 / case.num_open
-    return Result(turns / wall, groups / wall, 1e3 * cpu / turns, cpu / wall, kb, _idle(steps[1:]))
+    return Result(played / wall, groups / wall, 1e3 * everybody / played, 1e3 * cpu / played, cpu / wall, kb, _idle(steps[1:]))
+
+
+def _cpu_s() -> float:
+    """CPU seconds of this process and all below it."""
+    own = psutil.Process()
+    return sum(sum(process.cpu_times()[:2]) for process in (own, *own.children(recursive=True)))
 
 
 def _idle(steps: Sequence[StepReport]) -> float:
@@ -205,7 +232,8 @@ def _idle(steps: Sequence[StepReport]) -> float:
 def tell(name: str, case: Case, result: Result) -> None:
     print(
         f"{name:14} {result.turns_per_s:7.0f} turns/s {result.groups_per_s:6.1f} groups/s   "
-        f"driver {result.driver_ms_per_turn:.3f} ms/turn, {result.driver_share:4.0%} of a core   "
+        f"{result.ms_per_turn:.2f} ms CPU a turn   driver {result.driver_ms_per_turn:.3f} ms/turn, "
+        f"{result.driver_share:4.0%} of a core   "
         f"{result.kb_per_trajectory:6.0f} kB a trajectory   learner idle {result.idle:5.1%}",
         flush=True,
     )
@@ -214,10 +242,11 @@ def tell(name: str, case: Case, result: Result) -> None:
     (OUT / f"scale-{name.replace(' ', '-')}.json").write_text(json.dumps(record, indent=1))
 
 
-TURNS = Case(num_open=1000, groups_per_batch=128, num_steps=12, max_lag=4, mean_s=0.5, update_s=0.1)
+TURNS = Case(num_open=1000, groups_per_batch=128, num_steps=12, max_lag=4, mean_s=0.2, update_s=0.1)
 LAG = Case(num_open=640, groups_per_batch=16, num_steps=12, max_lag=0, mean_s=0.3, update_s=4.0)
 CASES = {
-    "turns": {f"open {n}": replace(TURNS, num_open=n, mean_s=TURNS.mean_s * n / 1000) for n in (1000, 10_000)},
+    # The lag allows as many groups to be open, and more of them end than are open: each case is in full swing.
+    "turns": {"open 1000": TURNS, "open 10000": replace(TURNS, num_open=10_000, mean_s=2.0, groups_per_batch=320, num_steps=11)},
     "lag": {f"lag {lag}": replace(LAG, max_lag=lag) for lag in (0, 1, 2, 4)},
 }
 

@@ -117,7 +117,7 @@ def test_what_is_torn_is_named_and_the_rest_is_shown(tmp_path: Path) -> None:
     run = fake_run(tmp_path / "demo")
     (run / "summary.json").write_text('{"levels": {"1": ')
     (run / "curriculum.json").write_text("[]")
-    next(run.glob("trajectories/test/*.parquet")).write_bytes(b"PAR1")
+    next(run.glob("trajectories/test/*.arrow")).write_bytes(b"ARROW1")
     page = write_report(run).read_text()
     for named in ("summary.json cannot be read", "curriculum.json cannot be read", "trajectories cannot be read"):
         assert named in page

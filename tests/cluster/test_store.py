@@ -60,7 +60,7 @@ def group(assignment_id: int = 7, *, num: int = 2, reward: float = 0.75) -> Grou
 
 def test_a_group_comes_back_as_it_went_in(tmp_path):
     path = Store(tmp_path).put(group(), split="train", step=3)
-    assert path == tmp_path / "trajectories" / "train" / "00000007.parquet"
+    assert path == tmp_path / "trajectories" / "train" / "00000007.arrow"
     first, second = read(tmp_path).to_pylist()
     assert json.loads(first.pop("messages")) == [
         {"role": "user", "content": "What does a lamp cost?", "calls": [], "malformed": ""},
@@ -112,8 +112,8 @@ def test_the_schema_is_the_same_in_every_file(tmp_path):
     store.put(group(1, num=3), split="train", step=0)
     store.put(group(1), split="test", step=0)
     store.compact()
-    files = sorted((tmp_path / "trajectories").rglob("*.parquet"))
-    assert [file.name for file in files] == ["000000-00000001.parquet", "part-000000.parquet"]
+    files = sorted((tmp_path / "trajectories").rglob("*.*"))
+    assert [file.name for file in files] == ["part-000000.parquet", "part-000000.parquet"]
     assert all(pq.read_schema(file).equals(SCHEMA) for file in files)
     assert read(tmp_path).schema.equals(SCHEMA)
 
@@ -169,7 +169,7 @@ def test_a_kill_between_rename_and_delete_doubles_nothing(tmp_path, left):
     shutil.copytree(folder, tmp_path / "copy")
     store.compact()
     for at in range(5 - left, 5):
-        shutil.copy(tmp_path / "copy" / f"{at:08d}.parquet", folder)
+        shutil.copy(tmp_path / "copy" / f"{at:08d}.arrow", folder)
     assert ids(read(tmp_path)) == ids(before)
     store.compact()
     assert ids(read(tmp_path)) == ids(before)
@@ -203,8 +203,10 @@ def test_a_training_group_played_again_supersedes_and_a_validation_task_is_kept_
 
 def test_a_store_of_an_older_run_lacks_a_column_and_is_read_and_merged_all_the_same(tmp_path):
     store = Store(tmp_path)
-    first = store.put(group(0), split="train", step=0)
-    pq.write_table(pq.read_table(first).drop_columns(["spent"]), first)
+    store.put(group(0), split="train", step=0)
+    store.compact()
+    part = tmp_path / "trajectories" / "train" / "part-000000.parquet"
+    pq.write_table(pq.read_table(part).drop_columns(["spent"]), part)
     store.put(group(1), split="train", step=0)
     for _ in range(2):
         rows = read(tmp_path, columns=["assignment_id", "spent"]).to_pylist()
