@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import IO, Protocol, cast
 
@@ -51,7 +51,10 @@ class Method(Protocol):
 
 
 class WeightReceiver(WeightTransferEngine[NoInit, Update]):
-    """`stage` opens and verifies an artefact while the engine serves; vLLM's update phases then load that very one."""
+    """`stage` opens and verifies an artefact while the engine serves; vLLM's update phases then load that very one.
+
+    The first by vLLM's reload. Where that served each tensor as it is, or several on end, the next are written in place.
+    """
 
     init_info_cls = NoInit
     update_info_cls = Update
@@ -64,6 +67,7 @@ class WeightReceiver(WeightTransferEngine[NoInit, Update]):
         self._staged: dict[str, torch.Tensor] = {}
         self._names: dict[str, str] = {}
         self._held: IO[bytes] | None = None
+        self._in_place = False
 
     def stage(self, weights: Weights) -> None:
         """Read and verify; raises what `read` raises, and then nothing is staged."""
@@ -76,20 +80,25 @@ class WeightReceiver(WeightTransferEngine[NoInit, Update]):
 
     def start_weight_update(self) -> None:
         self._names = tied_names(self.model)  # asked for now: vLLM unties the parameters until the update is finished
-        initialize_layerwise_reload(self.model)
+        if not self._in_place:
+            initialize_layerwise_reload(self.model)
 
     def receive_weights(self, update_info: Update) -> None:
         if update_info.version != self._version or not self._staged:
             raise RuntimeError(f"version {update_info.version} was not staged; staged is {self._version}")
+        if self._in_place:
+            write(self.model, self._staged)
+            return
         loaded = cast(Loader, self.model).load_weights(iter(self._staged.items()))
         missing = sorted(set(self._names.values()) - set(loaded))
         if missing:
             raise RuntimeError(f"version {self._version} lacks {len(missing)} tensors of the model, such as {missing[0]}")
 
     def finish_weight_update(self) -> None:
-        finalize_layerwise_reload(self.model, self.model_config)
+        if not self._in_place:
+            finalize_layerwise_reload(self.model, self.model_config)
         repack_tied(self.model, self._names)
-        compare(self.model, self._staged, names=self._names)
+        self._in_place = compare(self.model, self._staged, names=self._names)
         self._release()
 
     def shutdown(self) -> None:
@@ -138,36 +147,59 @@ def repack_tied(model: torch.nn.Module, names: dict[str, str]) -> None:
             layer.quant_method.process_weights_after_loading(layer)
 
 
-def compare(model: torch.nn.Module, artefact: dict[str, torch.Tensor], *, names: dict[str, str]) -> None:
-    """Raise RuntimeError unless what is served equals the artefact.
+def write(model: torch.nn.Module, artefact: dict[str, torch.Tensor]) -> None:
+    """Give every parameter its new values. RuntimeError where the artefact lacks one.
+
+    A layer that keeps nothing but a packed copy gets the whole matrix, packs it and drops it, as at its first load.
+    """
+    fused = _fused(model)
+    for name, served in list(model.named_parameters()):
+        parts = _parts(name, artefact, fused)
+        if not parts:
+            raise RuntimeError(f"the artefact lacks {name}")
+        expected = _joined(parts)
+        layer = model.get_submodule(name.rpartition(".")[0])
+        if served.numel():  # what is padded stays so
+            served.data[tuple(slice(size) for size in expected.shape)].copy_(expected)
+        else:
+            layer.weight = torch.nn.Parameter(expected.to(served.device, served.dtype), requires_grad=False)
+        if expected.ndim == 2 and isinstance(layer, (LinearBase, ParallelLMHead)):
+            layer.quant_method.process_weights_after_loading(layer)
+
+
+def compare(model: torch.nn.Module, artefact: dict[str, torch.Tensor], *, names: dict[str, str]) -> bool:
+    """Raise RuntimeError unless what is served equals the artefact. Whether that could be told of every parameter.
 
     Tensors are compared whole, and for every matrix what the layer multiplies with: fed unit vectors it must answer
     with the very columns, packed or not. What tensor parallelism cuts has another shape and is left out.
     """
-    fused, compared = _fused(model), 0
+    fused, compared, is_all = _fused(model), 0, True
     for name, served in model.named_parameters(remove_duplicate=False):
-        expected = _expected(names[name], artefact, fused)
-        if expected is None:
-            continue
-        expected = expected.to(served.device, served.dtype)
+        parts = _parts(names[name], artefact, fused)
         layer = model.get_submodule(name.rpartition(".")[0])
-        equal = [torch.equal(expected, served)] if expected.shape == served.shape else []
-        if expected.ndim == 2 and isinstance(layer, (LinearBase, ParallelLMHead)) and layer.tp_size == 1:
-            equal.append(multiplies_with(layer, expected))
+        is_whole = bool(parts) and _shape(parts) == served.shape
+        equal = [torch.equal(_joined(parts).to(served.device, served.dtype), served)] if is_whole else []
+        if parts and parts[0].ndim == 2 and isinstance(layer, (LinearBase, ParallelLMHead)) and layer.tp_size == 1:
+            equal.append(multiplies_with(layer, parts))
         if not all(equal):
             raise RuntimeError(f"{name} as served differs from the artefact")
         compared += len(equal)
+        is_all = is_all and bool(equal)
     if not compared:
         raise RuntimeError("not one served tensor could be compared with the artefact")
+    return is_all
 
 
-def multiplies_with(layer: LinearBase | ParallelLMHead, matrix: torch.Tensor) -> bool:
-    """Whether the layer's kernel holds this matrix, by a few columns chosen at random."""
-    columns = torch.randint(matrix.shape[1], (NUM_COLUMNS,))
-    units = torch.zeros(NUM_COLUMNS, matrix.shape[1], dtype=matrix.dtype, device=matrix.device)
+def multiplies_with(layer: LinearBase | ParallelLMHead, parts: Sequence[torch.Tensor]) -> bool:
+    """Whether the layer's kernel holds the matrix of these rows, by a few columns chosen at random."""
+    size = parts[0].shape[1]
+    columns = torch.randint(size, (NUM_COLUMNS,))
+    expected = torch.cat([part[:, columns] for part in parts]).to(layer.params_dtype)
+    units = torch.zeros(NUM_COLUMNS, size, dtype=expected.dtype)
     units[torch.arange(NUM_COLUMNS), columns] = 1.0
-    answer = cast(Method, layer.quant_method).apply(layer, units, None)
-    return torch.equal(answer[:, : matrix.shape[0]], matrix[:, columns.to(matrix.device)].T)
+    device = next(layer.parameters()).device
+    answer = cast(Method, layer.quant_method).apply(layer, units.to(device), None)
+    return torch.equal(answer[:, : len(expected)], expected.T.to(device))
 
 
 def _fused(model: torch.nn.Module) -> dict[str, list[str]]:
@@ -176,14 +208,23 @@ def _fused(model: torch.nn.Module) -> dict[str, list[str]]:
     return next((mapping for mapping in mappings if mapping), {})
 
 
-def _expected(name: str, artefact: dict[str, torch.Tensor], fused: dict[str, list[str]]) -> torch.Tensor | None:
+def _parts(name: str, artefact: dict[str, torch.Tensor], fused: dict[str, list[str]]) -> list[torch.Tensor]:
+    """The tensors that a parameter is made of, on end; none where the artefact does not have them all."""
     if name in artefact:
-        return artefact[name]
+        return [artefact[name]]
     for whole, parts in fused.items():
         names = [name.replace(f".{whole}.", f".{part}.") for part in parts]
         if f".{whole}." in name and all(part in artefact for part in names):
-            return torch.cat([artefact[part] for part in names])
-    return None
+            return [artefact[part] for part in names]
+    return []
+
+
+def _joined(parts: Sequence[torch.Tensor]) -> torch.Tensor:
+    return torch.cat(list(parts)) if len(parts) > 1 else parts[0]
+
+
+def _shape(parts: Sequence[torch.Tensor]) -> tuple[int, ...]:
+    return (sum(len(part) for part in parts), *parts[0].shape[1:]) if parts[0].ndim else ()
 
 
 # It warns at every load of layers that have nothing to load; `compare` is the check.

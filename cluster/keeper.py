@@ -201,6 +201,7 @@ class Keeper:
         self._ledger.sync()
         self._ledger.close()
         self._phases.close()
+        self._store.compact()
 
     async def _validate(self, step: int) -> Mapping[str, LevelResult]:
         if step % self._system.config.curriculum.validation.every_steps:

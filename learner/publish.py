@@ -148,39 +148,49 @@ def _drop_others(scratch: Path, shards: Iterable[Shard]) -> None:
 
 def _write(path: Path, part: dict[str, torch.Tensor]) -> Shard:
     here = {name: tensor.cpu().contiguous() for name, tensor in part.items()}
-    if not _write_over(path, here):
+    if (places := _places(path, here)) is not None:
+        with path.open("rb+", buffering=0) as file:
+            for name, place in places.items():
+                file.seek(place)
+                file.write(_bytes(here[name]).data)
+    else:
         path.unlink(missing_ok=True)
         save_file(here, path)
         path.chmod(0o644)
-    with safe_open(path, "pt") as file:
-        for name, tensor in here.items():
-            if not np.array_equal(_bytes(file.get_tensor(name)), _bytes(tensor)):
-                raise WeightsError(f"{path}: {name} reads back other than it was written; is the disk full or failing?")
+        places = _places(path, here)
+    if places is None:
+        raise WeightsError(f"{path} reads back other than it was written; is the disk full or failing?")
     listed = tuple(Tensor(name, tuple(x.shape), str(x.dtype).removeprefix("torch.")) for name, x in here.items())
-    return Shard(path.name, path.stat().st_size, digest(path), listed)
+    return Shard(path.name, path.stat().st_size, _meant(path, here, places), listed)
 
 
-def _write_over(path: Path, tensors: Mapping[str, torch.Tensor]) -> bool:
-    """Whether the file holds tensors of these very names, types and shapes; then it now has these values."""
+def _places(path: Path, tensors: Mapping[str, torch.Tensor]) -> dict[str, int] | None:
+    """Where in the file each tensor's bytes begin, in that order; None unless it holds these very names, types and shapes."""
     try:
         with safe_open(path, "pt") as file:
             there = {name: file.get_tensor(name) for name in file.keys()}
-    except (OSError, SafetensorError):
-        return False
-    if {name: (t.dtype, t.shape) for name, t in there.items()} != {name: (t.dtype, t.shape) for name, t in tensors.items()}:
-        return False
-    with path.open("rb+", buffering=0) as file:
-        # The format: eight bytes tell the length of a JSON header, which tells where each tensor's bytes begin after it.
-        length = int.from_bytes(file.read(8), "little")
-        header = json.loads(file.read(length))
-        for name, tensor in tensors.items():
-            file.seek(8 + length + header[name]["data_offsets"][0])
-            file.write(_bytes(tensor).data)
-    return True
+        if {name: (t.dtype, t.shape) for name, t in there.items()} != {name: (t.dtype, t.shape) for name, t in tensors.items()}:
+            return None
+        with path.open("rb") as file:
+            # The format: eight bytes tell the length of a JSON header, which tells where each tensor's bytes begin after it.
+            length = int.from_bytes(file.read(8), "little")
+            header = json.loads(file.read(length))
+    except (OSError, ValueError, SafetensorError):
+        return None
+    places = {name: 8 + length + header[name]["data_offsets"][0] for name in tensors}
+    return dict(sorted(places.items(), key=lambda item: item[1]))
+
+
+def _meant(path: Path, tensors: Mapping[str, torch.Tensor], places: Mapping[str, int]) -> str:
+    """The BLAKE3 that the file must have, from the tensors themselves: whoever reads it finds what the disk did to it."""
+    with path.open("rb") as file:
+        whole = blake3(file.read(min(places.values(), default=-1)), max_threads=blake3.AUTO)
+    for name in places:
+        whole.update(_bytes(tensors[name]).data)
+    return whole.hexdigest()
 
 
 def _bytes(tensor: torch.Tensor) -> NDArray[np.uint8]:
-    # numpy, in one thread: torch.equal waits at a barrier per tensor, which took seconds beside a busy engine.
     return tensor.flatten().view(torch.uint8).numpy()
 
 

@@ -168,6 +168,7 @@ async def test_the_whole_loop(tmp_path: Path, byte_folder: str, max_lag: int) ->
     assert system.buffer.version == 5
     counts = Ledger(tmp_path / "ledger.jsonl").counts
     assert counts.is_balanced and 5 * 4 - 5 <= counts.trained <= 5 * 4
+    assert {file.suffix for file in (tmp_path / "trajectories").rglob("*.*")} == {".parquet"}
     rows = read(tmp_path, split="train").to_pylist()
     finished = counts.trained + counts.filtered + counts.stale
     assert len(rows) >= 4 * finished

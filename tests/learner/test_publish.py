@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import save_file
 
 from learner import publish as module
 from learner.publish import WeightsError, hold, publish, read, verify
@@ -53,6 +54,16 @@ def test_one_changed_byte_is_detected(tmp_path, file):
     content[-3] ^= 1
     path.write_bytes(content)
     with pytest.raises(WeightsError, match=rf"{file}: its checksum should be [0-9a-f]{{64}} and is [0-9a-f]{{64}}"):
+        list(read(weights))
+
+
+def test_what_the_disk_did_is_found_by_who_reads(tmp_path, monkeypatch):
+    def torn(given: dict[str, torch.Tensor], path: Path) -> None:
+        save_file({name: torch.zeros_like(tensor) for name, tensor in given.items()}, path)
+
+    monkeypatch.setattr(module, "save_file", torn)
+    weights = publish(tensors().items(), 1, str(tmp_path))
+    with pytest.raises(WeightsError, match="its checksum should be"):
         list(read(weights))
 
 
