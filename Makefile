@@ -4,7 +4,7 @@ SET ?= cpu
 CONFIG ?= deploy/experiments/shop.yaml
 STAMP := .venv/.ready-$(SET)
 
-.PHONY: train test unit check bench bench-scale lock clean
+.PHONY: train test unit check bench bench-scale bench-train lock clean
 train: $(STAMP)
 	.venv/bin/tiltyard train $(CONFIG) $(ARGS)
 
@@ -21,6 +21,9 @@ check: $(STAMP)
 
 bench-scale: $(STAMP)
 	.venv/bin/python -m deploy.bench_scale $(ARGS)
+
+bench-train: $(STAMP)
+	.venv/bin/python -m deploy.bench_train $(BASE) $(ARGS)
 
 bench: $(STAMP)
 	.venv/bin/python -m deploy.bench $(ARGS)

@@ -18,6 +18,7 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -57,6 +58,7 @@ OUT = Path("runs/bench")
 TAIL_INDEX, LONGEST = 1.5, 50.0  # of the Pareto distribution; the longest call, in means
 GROUP_SIZE, NUM_ENGINES, NUM_ENV_ACTORS = 8, 64, 2
 WAITS = ("engine", "environment", "reward", "actor")  # what the wait for groups is divided into
+PARTS = {"EnvActor": "environments", "CountingPool": "pool", "Coordinator": "curriculum"}  # the rest is Ray
 QUIET = TelemetryConfig(console=False, tensorboard=False, prometheus=False)
 
 
@@ -79,8 +81,7 @@ class Case:
 class Result:
     turns_per_s: float
     groups_per_s: float
-    ms_per_turn: float  # of CPU, all processes
-    driver_ms_per_turn: float
+    ms_per_turn: Mapping[str, float]  # of CPU, by part
     driver_share: float  # of one core
     kb_per_trajectory: float
     idle: float  # share of the learner's time that it waited for groups
@@ -202,9 +203,9 @@ async def play(case: Case, model: str) -> Result:
         keeper = Keeper(system, folder, telemetry, validation=[])
         before, memory = tree_gb(), MemoryPeak(every_s=5.0)
         watching = asyncio.create_task(memory.watch())
-        cpu, everybody, wall = time.process_time(), _cpu_s(), time.perf_counter()
+        cpu, wall = _cpu_s(), time.perf_counter()
         await train(system, keeper)
-        cpu, everybody, wall = time.process_time() - cpu, _cpu_s() - everybody, time.perf_counter() - wall
+        cpu, wall = _cpu_s() - cpu, time.perf_counter() - wall
         played = await pool.answered()
         watching.cancel()
         keeper.close()
@@ -214,13 +215,19 @@ async def play(case: Case, model: str) -> Result:
         shutil.rmtree(folder, ignore_errors=True)
     groups = sum(step.metrics["actors/trajectories"] for step in steps) / GROUP_SIZE
     kb = (memory.peak_gb - before) * GIB / 1e3 / case.num_open
-    return Result(played / wall, groups / wall, 1e3 * everybody / played, 1e3 * cpu / played, cpu / wall, kb, _idle(steps[1:]))
+    ms_per_turn = {part: 1e3 * seconds / played for part, seconds in cpu.most_common()}
+    return Result(played / wall, groups / wall, ms_per_turn, cpu["driver"] / wall, kb, _idle(steps[1:]))
 
 
-def _cpu_s() -> float:
-    """CPU seconds of this process and all below it."""
+def _cpu_s() -> Counter[str]:
+    """CPU seconds of this process and all below it, by part."""
     own = psutil.Process()
-    return sum(sum(process.cpu_times()[:2]) for process in (own, *own.children(recursive=True)))
+    found = Counter(driver=sum(own.cpu_times()[:2]))
+    for process in own.children(recursive=True):
+        with suppress(psutil.NoSuchProcess):
+            title = (process.cmdline() or [""])[0].removeprefix("ray::").partition(".")[0].strip()
+            found[PARTS.get(title, "Ray")] += sum(process.cpu_times()[:2])
+    return found
 
 
 def _idle(steps: Sequence[StepReport]) -> float:
@@ -232,11 +239,11 @@ def _idle(steps: Sequence[StepReport]) -> float:
 def tell(name: str, case: Case, result: Result) -> None:
     print(
         f"{name:14} {result.turns_per_s:7.0f} turns/s {result.groups_per_s:6.1f} groups/s   "
-        f"{result.ms_per_turn:.2f} ms CPU a turn   driver {result.driver_ms_per_turn:.3f} ms/turn, "
-        f"{result.driver_share:4.0%} of a core   "
-        f"{result.kb_per_trajectory:6.0f} kB a trajectory   learner idle {result.idle:5.1%}",
-        flush=True,
+        f"driver {result.driver_share:4.0%} of a core   "
+        f"{result.kb_per_trajectory:6.0f} kB a trajectory   learner idle {result.idle:5.1%}"
     )
+    shares = ", ".join(f"{part} {spent:.2f}" for part, spent in result.ms_per_turn.items())
+    print(f"{'':14} {sum(result.ms_per_turn.values()):7.2f} ms of CPU a turn: {shares}", flush=True)
     OUT.mkdir(parents=True, exist_ok=True)
     record = {**asdict(case), **asdict(result), "command": "make bench-scale"}
     (OUT / f"scale-{name.replace(' ', '-')}.json").write_text(json.dumps(record, indent=1))

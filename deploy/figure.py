@@ -18,6 +18,7 @@ class Figure:
     reference: float
     unit: str
     goal: float | None
+    command: str = ""  # `make bench ARGS=<name>` where it is not given
 
     def tell(self) -> None:
         ratio = self.value / self.reference
@@ -25,5 +26,5 @@ class Figure:
         print(f"{self.name:10} {self.value:10.2f} {self.unit}   reference {self.reference:10.2f}   ratio {ratio:.2f}{goal}")
         OUT.mkdir(parents=True, exist_ok=True)
         record = {"value": self.value, "reference": self.reference, "ratio": ratio, "goal": self.goal, "unit": self.unit}
-        command = f"make bench ARGS={self.name.partition('-')[0]}"
+        command = self.command or f"make bench ARGS={self.name.partition('-')[0]}"
         (OUT / f"{self.name}.json").write_text(json.dumps({**record, "command": command}, indent=1))
