@@ -8,6 +8,7 @@ import torch
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedModel, Qwen2Config, Qwen2ForCausalLM
 
 from envs.types import Assignment, Group, Message, Observation, Stop, Task, Trajectory, Turn
+from learner import forward
 from learner.batch import Batch, Microbatch, assemble, flatten
 from learner.credit import mean
 from learner.forward import CHUNK, _Picked, action_logprobs
@@ -178,7 +179,9 @@ def test_sequences_that_share_nothing(model: PreTrainedModel):
     assert_packed_equals_unpacked(model, group)
 
 
-def test_more_places_than_a_chunk_of_logits(model: PreTrainedModel):
+@pytest.mark.parametrize("kept", [forward.KEPT_BYTES, 0])
+def test_more_places_than_a_chunk_of_logits(model: PreTrainedModel, monkeypatch: pytest.MonkeyPatch, kept: int):
+    monkeypatch.setattr(forward, "KEPT_BYTES", kept)
     action = tuple(np.random.default_rng(0).integers(0, VOCAB, CHUNK + 40).tolist())
     turn = Turn((1, 2), action, (0.0,) * len(action), (), Message("assistant", ""), Observation(()))
     twice = group_of(Trajectory("a", "t", (turn,), Stop.DONE), Trajectory("b", "t", (turn,), Stop.DONE))
