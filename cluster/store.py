@@ -233,7 +233,8 @@ def _parts(folder: Path) -> list[Path]:
 
 
 def _singles(folder: Path) -> list[Path]:
-    return sorted(folder.glob("[0-9]*.arrow"))
+    # Runs begun by older versions have Parquet ones, which came before any Arrow one.
+    return [*sorted(folder.glob("[0-9]*.parquet")), *sorted(folder.glob("[0-9]*.arrow"))]
 
 
 def _temporary(path: Path) -> Path:

@@ -20,7 +20,8 @@ PROBE_ROWS = 4
 
 
 def install(model: PreTrainedModel) -> int:
-    """Replace the `forward` of every RMS norm and SiLU-gated unit of `model`; how many were."""
+    """Replace the `forward` of every RMS norm and SiLU-gated unit of `model`; how many were. A tied embedding is
+    made to give its gradient by rows."""
     inner, outer = model.get_input_embeddings(), model.get_output_embeddings()
     if isinstance(inner, nn.Embedding) and outer is not None and inner.weight is outer.weight:
         inner.sparse = True  # few rows are added to the head's gradient, instead of a second one as large

@@ -201,6 +201,20 @@ def test_a_training_group_played_again_supersedes_and_a_validation_task_is_kept_
         store.compact()
 
 
+def test_single_groups_of_an_older_run_are_parquet_and_a_later_one_supersedes_them(tmp_path):
+    store = Store(tmp_path)
+    for at in range(2):
+        written = store.put(group(at, num=1, reward=0.1), split="train", step=0)
+        rows = read(tmp_path)
+        pq.write_table(rows.slice(len(rows) - 1), written.with_suffix(".parquet"))
+        written.unlink()
+    store.put(group(1, num=1, reward=0.9), split="train", step=2)
+    for _ in range(2):
+        rows = read(tmp_path, columns=["trajectory_id", "reward"]).to_pylist()
+        assert sorted((row["trajectory_id"], row["reward"]) for row in rows) == [("0-0", 0.1), ("1-0", 0.9)]
+        store.compact()
+
+
 def test_a_store_of_an_older_run_lacks_a_column_and_is_read_and_merged_all_the_same(tmp_path):
     store = Store(tmp_path)
     store.put(group(0), split="train", step=0)
