@@ -15,6 +15,7 @@ from vllm.distributed.weight_transfer.base import (
     WeightTransferUpdateInfo,
 )
 from vllm.distributed.weight_transfer.factory import WeightTransferEngineFactory
+from vllm.model_executor.layers.attention import is_deferred_attention_layer
 from vllm.model_executor.layers.linear import LinearBase
 from vllm.model_executor.layers.vocab_parallel_embedding import ParallelLMHead, VocabParallelEmbedding
 from vllm.model_executor.model_loader.reload import finalize_layerwise_reload, initialize_layerwise_reload
@@ -48,6 +49,12 @@ class Method(Protocol):
     """How a vLLM layer multiplies."""
 
     def apply(self, layer: torch.nn.Module, x: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor: ...
+
+
+class Attention(Protocol):
+    """A vLLM layer that may keep what it derived from weights of others."""
+
+    def process_weights_after_loading(self, act_dtype: torch.dtype) -> None: ...
 
 
 class WeightReceiver(WeightTransferEngine[NoInit, Update]):
@@ -87,7 +94,7 @@ class WeightReceiver(WeightTransferEngine[NoInit, Update]):
         if update_info.version != self._version or not self._staged:
             raise RuntimeError(f"version {update_info.version} was not staged; staged is {self._version}")
         if self._in_place:
-            write(self.model, self._staged)
+            write(self.model, self._staged, dtype=self.model_config.dtype)
             return
         loaded = cast(Loader, self.model).load_weights(iter(self._staged.items()))
         missing = sorted(set(self._names.values()) - set(loaded))
@@ -147,10 +154,11 @@ def repack_tied(model: torch.nn.Module, names: dict[str, str]) -> None:
             layer.quant_method.process_weights_after_loading(layer)
 
 
-def write(model: torch.nn.Module, artefact: dict[str, torch.Tensor]) -> None:
+def write(model: torch.nn.Module, artefact: dict[str, torch.Tensor], *, dtype: torch.dtype) -> None:
     """Give every parameter its new values. RuntimeError where the artefact lacks one.
 
-    A layer that keeps nothing but a packed copy gets the whole matrix, packs it and drops it, as at its first load.
+    A layer that keeps nothing but a packed copy gets the whole matrix, packs it and drops it, as at its first load; an
+    attention derives anew what it derives from others' weights.
     """
     fused = _fused(model)
     for name, served in list(model.named_parameters()):
@@ -165,6 +173,9 @@ def write(model: torch.nn.Module, artefact: dict[str, torch.Tensor]) -> None:
             layer.weight = torch.nn.Parameter(expected.to(served.device, served.dtype), requires_grad=False)
         if expected.ndim == 2 and isinstance(layer, (LinearBase, ParallelLMHead)):
             layer.quant_method.process_weights_after_loading(layer)
+    for layer in model.modules():
+        if is_deferred_attention_layer(layer):
+            cast(Attention, layer).process_weights_after_loading(dtype)
 
 
 def compare(model: torch.nn.Module, artefact: dict[str, torch.Tensor], *, names: dict[str, str]) -> bool:
