@@ -4,7 +4,7 @@ SET ?= cpu
 CONFIG ?= deploy/experiments/shop.yaml
 STAMP := .venv/.ready-$(SET)
 
-.PHONY: train test unit check bench bench-scale bench-train lock clean
+.PHONY: train test unit check bench bench-scale bench-train bench-trl lock clean
 train: $(STAMP)
 	.venv/bin/tiltyard train $(CONFIG) $(ARGS)
 
@@ -25,14 +25,20 @@ bench-scale: $(STAMP)
 bench-train: $(STAMP)
 	.venv/bin/python -m deploy.bench_train $(BASE) $(ARGS)
 
+bench-trl: $(STAMP) .venv-trl/.ready
+	.venv/bin/python -m deploy.bench_trl $(ARGS)
+
 bench: $(STAMP)
 	.venv/bin/python -m deploy.bench $(ARGS)
 
 $(STAMP): deploy/locks/$(SET).txt pyproject.toml deploy/setup.sh
-	deploy/setup.sh $(PYTHON) $(SET) $(STAMP)
+	deploy/setup.sh $(PYTHON) $(SET) $@
+
+.venv-trl/.ready: deploy/locks/trl.txt deploy/setup.sh
+	deploy/setup.sh $(PYTHON) trl $@
 
 lock:
 	deploy/locks/lock.sh
 
 clean:
-	rm -rf .venv build *.egg-info
+	rm -rf .venv .venv-trl build *.egg-info

@@ -14,6 +14,8 @@ class ActorsConfig:
     """`model` is "smollm2", a Hugging Face folder, or a hub name; `deadline_s` bounds one episode, in seconds.
 
     `calls` is the format in which the policy writes tool calls: "json" (Hermes, Qwen) or "python" (Llama, BFCL).
+    `redundancy` is how many siblings a group begins beyond its size: the last to finish are cancelled, which shortens the
+    wait for a long tail and favours short episodes; the metrics tell what was cancelled.
     """
 
     model: str = "smollm2"
@@ -27,6 +29,7 @@ class ActorsConfig:
     max_action_tokens: int = 48
     deadline_s: float = 300.0
     fault_retries: int = 2
+    redundancy: int = 0
     engine: VLLMConfig = field(default_factory=VLLMConfig)
     deadlines: Deadlines = field(default_factory=Deadlines)
 
@@ -35,6 +38,9 @@ class ActorsConfig:
             value = int(vars(self)[name])
             if value < 1:
                 raise ValueError(f"actors.{name} is {value}; it must be at least 1")
+        for name in ("fault_retries", "redundancy"):
+            if vars(self)[name] < 0:
+                raise ValueError(f"actors.{name} is {vars(self)[name]}; it must be 0 or more")
         if self.calls not in CALL_FORMATS:
             raise ValueError(f"actors.calls is {self.calls!r}; there are: {', '.join(CALL_FORMATS)}")
         if self.temperature <= 0:

@@ -10,10 +10,11 @@ import itertools
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Protocol
 from uuid import uuid4
 
-from actors.engine import Completion, Engine, Sampling
+from actors.engine import Completion, Engine, EngineStats, Sampling
 from learner.weights import Weights
 
 MOMENT_S = 0.02  # between two messages the same way; the first after a pause goes at once
@@ -49,7 +50,7 @@ class Desk:
 
     def __init__(self) -> None:
         self._boxes: dict[str, _Box] = {}
-        self._calls: set[asyncio.Task[None]] = set()
+        self._calls: dict[str, set[asyncio.Task[None]]] = {}  # by session
 
     async def generate(self, tokens: Sequence[int], sampling: Sampling, *, session: str) -> Completion:
         raise NotImplementedError
@@ -58,14 +59,16 @@ class Desk:
         raise NotImplementedError
 
     async def submit(self, caller: str, requests: Sequence[Request], ended: Sequence[str]) -> None:
-        """Begin these requests, and forget the sessions that have ended."""
+        """Begin these requests, and forget the sessions that have ended: nobody waits for what they still ask."""
         box = self._boxes.setdefault(caller, _Box())
         for session in ended:
+            for call in self._calls.pop(session, ()):
+                call.cancel()
             await self.forget(session)
         for request in requests:
             call = asyncio.create_task(self._answer(request, box))
-            self._calls.add(call)
-            call.add_done_callback(self._calls.discard)
+            self._calls.setdefault(request.session, set()).add(call)
+            call.add_done_callback(partial(self._done, request.session))
 
     async def collect(self, caller: str) -> list[Answer]:
         """The caller's answers since the last time, once there are any."""
@@ -75,6 +78,12 @@ class Desk:
         answers, box.answers, box.emptied = box.answers, [], time.monotonic()
         box.is_filled.clear()
         return answers
+
+    def _done(self, session: str, call: asyncio.Task[None]) -> None:
+        calls = self._calls.get(session, set())
+        calls.discard(call)
+        if not calls:
+            self._calls.pop(session, None)
 
     async def _answer(self, request: Request, box: _Box) -> None:
         try:
@@ -110,6 +119,9 @@ class Caller:
     async def load(self, weights: Weights) -> None:
         await self._engine.load(weights)
 
+    async def stats(self) -> EngineStats:
+        return await self._engine.stats()
+
     async def generate(self, tokens: Sequence[int], sampling: Sampling, *, session: str) -> Completion:
         """As the engine's own; whatever ends the engine's process is raised to all who wait."""
         number = next(self._numbers)
@@ -120,11 +132,14 @@ class Caller:
             self._collecting = asyncio.create_task(self._collect())
         try:
             return await answer
+        except asyncio.CancelledError:
+            self._requests = [request for request in self._requests if request.number != number]
+            raise
         finally:
             del self._waiting[number]
 
     async def forget(self, session: str) -> None:
-        """Told with the next requests, or in a moment."""
+        """Told with the next requests, or in a moment; a request of it that still runs is given up."""
         self._ended.append(session)
         self._send_soon()
 

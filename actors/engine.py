@@ -38,6 +38,22 @@ class Completion:
     versions: tuple[Span, ...]
 
 
+@dataclass(frozen=True, slots=True)
+class EngineStats:
+    """Requests in the engine, and beyond what it works on at once; tokens answered so far; the version served.
+
+    `kv_usage` is the share of its KV cache that requests hold; `preemptions` counts those that it threw out for want of
+    room so far, whose tokens it computes again.
+    """
+
+    running: int = 0
+    waiting: int = 0
+    tokens: int = 0
+    version: int = 0
+    kv_usage: float = 0.0
+    preemptions: int = 0
+
+
 class Engine(Protocol):
     async def ready(self) -> None:
         """Return once it can serve; a real engine takes many seconds to start."""
@@ -54,3 +70,5 @@ class Engine(Protocol):
     async def load(self, weights: Weights) -> None:
         """Serve these weights from now on. Any error leaves the engine unusable: its owner must replace it."""
         ...
+
+    async def stats(self) -> EngineStats: ...

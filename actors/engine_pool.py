@@ -8,10 +8,12 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 
 from actors.desk import Desk
-from actors.engine import Completion, Engine, EngineError, PromptTooLong, Sampling
+from actors.engine import Completion, Engine, EngineError, EngineStats, PromptTooLong, Sampling
 from learner.weights import Weights
 
 log = logging.getLogger(__name__)
+MAX_GAP = 16  # sessions that an engine may have more than the idlest for the sake of a prompt in its cache
+MAX_PROMPTS = 10_000
 
 
 class WeightsRefused(ValueError):
@@ -63,6 +65,7 @@ class EnginePool(Desk):
         self._places = [_Place(index, engine) for index, engine in enumerate(engines)]
         self._respawn, self._deadlines = respawn, deadlines or Deadlines()
         self._homes: dict[str, _Place] = {}
+        self._prompts: dict[int, _Place] = {}
         self._weights: Weights | None = None
         self._loading = asyncio.Lock()
         self.num_replaced = 0
@@ -80,11 +83,14 @@ class EnginePool(Desk):
         """Sample on the session's engine, and once more on another where that one failed; EngineError after that."""
         fault = ""
         for _ in range(2):
-            place, engine = await self._home(session)
+            place, engine = await self._home(session, tokens)
             try:
                 async with asyncio.timeout(self._deadlines.generate_s):
                     return await engine.generate(tokens, sampling, session=session)
             except PromptTooLong:
+                raise
+            except asyncio.CancelledError:
+                await engine.forget(session)  # it need not go on
                 raise
             except Exception as error:
                 fault = _describe(error)
@@ -116,6 +122,20 @@ class EnginePool(Desk):
         if place is not None:
             place.sessions.discard(session)
 
+    async def stats(self) -> EngineStats:
+        """Of all engines that answer: sums, the fullest cache, the oldest version."""
+        engines = [place.engine for place in self._serving() if place.engine is not None]
+        answers = await asyncio.gather(*(engine.stats() for engine in engines), return_exceptions=True)
+        found = [answer for answer in answers if isinstance(answer, EngineStats)]  # one that fails is found out elsewhere
+        return EngineStats(
+            running=sum(one.running for one in found),
+            waiting=sum(one.waiting for one in found),
+            tokens=sum(one.tokens for one in found),
+            version=min((one.version for one in found), default=0),
+            kv_usage=max((one.kv_usage for one in found), default=0.0),
+            preemptions=sum(one.preemptions for one in found),
+        )
+
     async def close(self) -> None:
         """Stop bringing engines; the engines themselves belong to whoever made them."""
         for place in self._places:
@@ -125,15 +145,25 @@ class EnginePool(Desk):
     def _serving(self) -> list[_Place]:
         return [place for place in self._places if place.engine is not None]
 
-    async def _home(self, session: str) -> tuple[_Place, Engine]:
+    async def _home(self, session: str, tokens: Sequence[int]) -> tuple[_Place, Engine]:
         place = self._homes.get(session)
         if place is None or place.engine is None:
-            place = min(await self._any_serving(), key=lambda candidate: len(candidate.sessions))
+            place = self._choose(await self._any_serving(), hash(tuple(tokens)))
             await self.forget(session)
             self._homes[session] = place
             place.sessions.add(session)
         assert place.engine is not None
         return place, place.engine
+
+    def _choose(self, serving: Sequence[_Place], prompt: int) -> _Place:
+        """Where the same prompt went before, so that siblings share one prefill, unless others have far less to do."""
+        idlest = min(serving, key=lambda place: len(place.sessions))
+        before = self._prompts.pop(prompt, idlest)
+        chosen = before if before in serving and len(before.sessions) < len(idlest.sessions) + MAX_GAP else idlest
+        self._prompts[prompt] = chosen  # at the end: the first is the one least recently used
+        if len(self._prompts) > MAX_PROMPTS:
+            del self._prompts[next(iter(self._prompts))]
+        return chosen
 
     async def _any_serving(self) -> list[_Place]:
         """The places with an engine, once there is one; EngineError where none is left or coming."""

@@ -32,19 +32,39 @@ class EnvActor:
         self._limits = Limits(config.max_turns, config.engine.max_model_len, config.deadline_s)
 
     async def rollout(self, assignment: Assignment, *, greedy: bool = False) -> Group:
-        """All siblings, rewarded; a faulted one is played again up to `fault_retries` times. Raises GroupFault."""
-        siblings = (self._sibling(assignment, number, greedy=greedy) for number in range(assignment.group_size))
-        return Group(assignment, tuple(await asyncio.gather(*siblings)))
+        """The siblings that finished first, rewarded; a faulted one is played again up to `fault_retries` times.
 
-    async def _sibling(self, assignment: Assignment, number: int, *, greedy: bool) -> Trajectory:
+        Raises GroupFault where one faulted more often. What is not waited for is cancelled.
+        """
+        count = assignment.group_size + (0 if greedy else self._config.redundancy)
+        lost: list[int] = []
+        running = [asyncio.create_task(self._sibling(assignment, n, greedy=greedy, lost=lost)) for n in range(count)]
+        try:
+            first = asyncio.as_completed(running)
+            finished = [await next(first) for _ in range(assignment.group_size)]
+        finally:
+            for sibling in running:
+                sibling.cancel()
+            await asyncio.gather(*running, return_exceptions=True)
+        order = [f"{assignment.id}-{number}" for number in range(count)]
+        finished.sort(key=lambda trajectory: order.index(trajectory.id))
+        return Group(assignment, tuple(finished), tuple(lost))
+
+    async def _sibling(self, assignment: Assignment, number: int, *, greedy: bool, lost: list[int]) -> Trajectory:
+        """Adds to `lost` the tokens it had sampled where it is cancelled."""
         trajectory_id, fault = f"{assignment.id}-{number}", ""
         for attempt in range(self._config.fault_retries + 1):
             seed = (assignment.seed + 104729 * number + attempt) % 2**31
             sampling = self._sampling(GREEDY if greedy else assignment.temperature or self._config.temperature, seed)
             env, is_quick = self._environment(assignment, number), environment(assignment.task.env).is_quick
             play = Rollout(env, self._engine, self._renderer, limits=self._limits, is_quick=is_quick)
-            trajectory = await play(assignment, sampling, trajectory_id=trajectory_id)
-            await self._engine.forget(trajectory_id)
+            try:
+                trajectory = await play(assignment, sampling, trajectory_id=trajectory_id)
+            except asyncio.CancelledError:
+                lost.append(play.num_action_tokens)
+                raise
+            finally:
+                await self._engine.forget(trajectory_id)
             if trajectory.stop is not Stop.FAULT:
                 return self._rewarded(assignment, trajectory)
             fault = trajectory.fault

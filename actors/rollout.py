@@ -33,10 +33,16 @@ class Rollout:
     def __init__(self, env: Environment, engine: Engine, renderer: Renderer, *, limits: Limits, is_quick: bool = False) -> None:
         self._env, self._engine, self._renderer, self._limits, self._is_quick = env, engine, renderer, limits, is_quick
         self._spent: defaultdict[str, float] = defaultdict(float)
+        self._turns: list[Turn] = []
+
+    @property
+    def num_action_tokens(self) -> int:
+        """Sampled so far, whole turns alone."""
+        return sum(len(turn.action) for turn in self._turns)
 
     async def __call__(self, assignment: Assignment, sampling: Sampling, *, trajectory_id: str) -> Trajectory:
         """The recorded episode, not yet rewarded."""
-        turns: list[Turn] = []
+        turns = self._turns
         started = time.monotonic()
         fault = ""
         try:

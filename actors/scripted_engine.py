@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Sequence
 
-from actors.engine import Completion, PromptTooLong, Sampling
+from actors.engine import Completion, EngineStats, PromptTooLong, Sampling
 from envs.types import Span
 from learner.weights import Weights
 
@@ -47,3 +47,6 @@ class ScriptedEngine:
 
     async def load(self, weights: Weights) -> None:
         self.version = weights.version
+
+    async def stats(self) -> EngineStats:
+        return EngineStats(version=self.version)

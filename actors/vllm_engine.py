@@ -16,13 +16,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal, cast, get_args
 
 from actors.desk import Desk
-from actors.engine import Completion, EngineError, PromptTooLong, Sampling
+from actors.engine import Completion, EngineError, EngineStats, PromptTooLong, Sampling
 from actors.engine_pool import WeightsRefused
 from envs.types import Span
 from learner.weights import Weights
 
 if TYPE_CHECKING:
     from vllm.outputs import CompletionOutput
+    from vllm.v1.metrics.stats import IterationStats, SchedulerStats
 
 Dtype = Literal["bfloat16", "float16", "float32", "auto"]
 
@@ -57,14 +58,25 @@ class VLLMConfig:
             raise ValueError(f"actors.engine.dtype is {self.dtype!r}; it must be one of {', '.join(get_args(Dtype))}")
 
 
-@dataclass(frozen=True, slots=True)
-class EngineStats:
-    """Requests in the engine and beyond its `max_num_seqs`; tokens answered so far; the version served."""
+class CacheWatch:
+    """A logger of vLLM's statistics that keeps the two that decide how much an engine can be given."""
 
-    running: int
-    waiting: int
-    tokens: int
-    version: int
+    def __init__(self) -> None:
+        self.kv_usage, self.preemptions = 0.0, 0
+
+    def record(
+        self, scheduler_stats: SchedulerStats | None, iteration_stats: IterationStats | None, *_: object, **__: object
+    ) -> None:
+        if scheduler_stats is not None:
+            self.kv_usage = scheduler_stats.kv_cache_usage
+        if iteration_stats is not None:
+            self.preemptions += iteration_stats.num_preempted_reqs
+
+    def log(self) -> None: ...
+
+    def log_engine_initialized(self) -> None: ...
+
+    def record_sleep_state(self, *_: object, **__: object) -> None: ...
 
 
 class VLLMEngine(Desk):
@@ -84,6 +96,7 @@ class VLLMEngine(Desk):
         self._final_only = RequestOutputKind.FINAL_ONLY
         self._config, self._ends = config, end_tokens(Path(model))
         self._ids, self._version, self._tokens, self._fault = itertools.count(), 0, 0, ""
+        self._watch = watch = CacheWatch()
         self._requests: set[asyncio.Task[CompletionOutput]] = set()
         self._loading = asyncio.Lock()
         has_gpu = not current_platform.is_cpu()
@@ -112,7 +125,8 @@ class VLLMEngine(Desk):
                 worker_extension_cls="actors.weight_receiver.WorkerExtension",
                 additional_config={"owner": Owner("owner")},
                 disable_log_stats=True,
-            )
+            ),
+            stat_loggers=[lambda _config, _index: watch],  # type: ignore[list-item, return-value]
         )
 
     @property
@@ -169,7 +183,10 @@ class VLLMEngine(Desk):
 
     async def stats(self) -> EngineStats:
         running = len(self._requests)
-        return EngineStats(running, max(0, running - self._config.max_num_seqs), self._tokens, self._version)
+        waiting = max(0, running - self._config.max_num_seqs)
+        return EngineStats(
+            running, waiting, self._tokens, self._version, kv_usage=self._watch.kv_usage, preemptions=self._watch.preemptions
+        )
 
     async def close(self) -> None:
         """End vLLM's processes; what is in flight raises EngineError."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import IO, Protocol, cast
@@ -21,10 +22,13 @@ from vllm.model_executor.layers.vocab_parallel_embedding import ParallelLMHead, 
 from vllm.model_executor.model_loader.reload import finalize_layerwise_reload, initialize_layerwise_reload
 
 from actors import cpu_kernels
-from learner.publish import hold, read
+from learner.depot import Replica
+from learner.files import scratch_base
+from learner.publish import WeightsError, hold, read
 from learner.weights import Weights
 
-NUM_COLUMNS = 4  # of each matrix, compared after every load
+NUM_COLUMNS = 4  # of each matrix that is compared
+SHARES = 4  # loads in place until every tensor was compared again
 
 
 @dataclass
@@ -75,12 +79,19 @@ class WeightReceiver(WeightTransferEngine[NoInit, Update]):
         self._names: dict[str, str] = {}
         self._held: IO[bytes] | None = None
         self._in_place = False
+        self._replica = Replica(scratch_base() / f"tiltyard-replica-{os.getpid()}")
 
     def stage(self, weights: Weights) -> None:
-        """Read and verify; raises what `read` raises, and then nothing is staged."""
+        """Read and verify, from a copy of what a depot has; raises what `read` raises, and then nothing is staged."""
         self._release()
-        self._held = hold(weights)
-        self._staged, self._version = dict(read(weights)), weights.version
+        try:
+            here = self._replica.bring(weights)
+            self._held = hold(here)
+            self._staged, self._version = dict(read(here)), weights.version
+        except WeightsError:
+            self._release()
+            self._replica.forget()
+            raise
 
     def init_transfer_engine(self, init_info: NoInit) -> None:
         pass
@@ -105,11 +116,18 @@ class WeightReceiver(WeightTransferEngine[NoInit, Update]):
         if not self._in_place:
             finalize_layerwise_reload(self.model, self.model_config)
         repack_tied(self.model, self._names)
-        self._in_place = compare(self.model, self._staged, names=self._names)
+        is_all = compare(self.model, self._staged, names=self._compared())
+        self._in_place = self._in_place or is_all
         self._release()
 
     def shutdown(self) -> None:
         self._release()
+        self._replica.forget()
+
+    def _compared(self) -> dict[str, str]:
+        """The names to compare: all after a reload; of what is written in place a part each time, another the next."""
+        shares = SHARES if self._in_place else 1
+        return {name: first for at, (name, first) in enumerate(self._names.items()) if at % shares == self._version % shares}
 
     def _release(self) -> None:
         self._staged = {}
@@ -179,13 +197,15 @@ def write(model: torch.nn.Module, artefact: dict[str, torch.Tensor], *, dtype: t
 
 
 def compare(model: torch.nn.Module, artefact: dict[str, torch.Tensor], *, names: dict[str, str]) -> bool:
-    """Raise RuntimeError unless what is served equals the artefact. Whether that could be told of every parameter.
+    """Raise RuntimeError unless what is served under `names` equals the artefact. Whether that could be told of each.
 
     Tensors are compared whole, and for every matrix what the layer multiplies with: fed unit vectors it must answer
     with the very columns, packed or not. What tensor parallelism cuts has another shape and is left out.
     """
     fused, compared, is_all = _fused(model), 0, True
     for name, served in model.named_parameters(remove_duplicate=False):
+        if name not in names:
+            continue
         parts = _parts(names[name], artefact, fused)
         layer = model.get_submodule(name.rpartition(".")[0])
         is_whole = bool(parts) and _shape(parts) == served.shape

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import fields, is_dataclass
+from dataclasses import MISSING, fields, is_dataclass
 from enum import Enum
 from functools import cache
 from typing import TypeVar, get_args, get_origin, get_type_hints
@@ -44,12 +44,18 @@ def _hints(kind: type) -> tuple[object, ...]:
     return tuple(hints[field.name] for field in fields(kind))
 
 
+@cache
+def _num_required(kind: type) -> int:
+    return sum(field.default is MISSING and field.default_factory is MISSING for field in fields(kind))
+
+
 def _build(kind: object, value: object) -> object:  # type: ignore[misc]
     origin, args = get_origin(kind), get_args(kind)
     if is_dataclass(kind) and isinstance(kind, type):
-        if not isinstance(value, list) or len(value) != len(fields(kind)):
+        if not isinstance(value, list) or not _num_required(kind) <= len(value) <= len(fields(kind)):
             raise ValueError(f"this is no {kind.__name__}: {str(value)[:80]}")
-        return kind(*(_build(hint, item) for hint, item in zip(_hints(kind), value, strict=True)))
+        # An older version's record may end sooner: what came later has defaults.
+        return kind(*(_build(hint, item) for hint, item in zip(_hints(kind), value, strict=False)))
     if isinstance(kind, type) and issubclass(kind, Enum):
         return kind(value)
     if origin is tuple and isinstance(value, list):

@@ -17,6 +17,7 @@ from cluster.telemetry import TelemetryConfig
 from curriculum.config import CurriculumConfig
 from envs.config import EnvsConfig
 from learner.config import LearnerConfig
+from learner.files import scratch_base
 from rewards.config import RewardsConfig
 
 
@@ -26,13 +27,18 @@ class ConfigError(ValueError):
 
 @dataclass(frozen=True)
 class ClusterConfig:
-    """`spawn` is "ray" or "local". CPUs and GPUs are per actor; `weights` is where publications live ("" chooses)."""
+    """`spawn` is "ray" or "local". CPUs and GPUs are per actor.
+
+    `weights` is where publications live: a folder that all nodes see, the URI of an object store (s3://...), or "" for this
+    machine's shared memory. Of a folder or store, every `whole_every`th is whole and the others are what changed.
+    """
 
     spawn: str = "ray"
     address: str = ""  # of a running cluster; "" starts one here, unless this is a submitted job
     runs: str = "runs"
     models: str = "models"
     weights: str = ""
+    whole_every: int = 1
     env_cpus: float = 0.0
     engine_cpus: float = 0.0
     engine_gpus: float = 0.0
@@ -48,6 +54,15 @@ class ClusterConfig:
     def __post_init__(self) -> None:
         if self.spawn not in ("ray", "local"):
             raise ValueError(f'cluster.spawn is {self.spawn!r}; it is "ray" or "local"')
+        if self.whole_every < 1:
+            raise ValueError(
+                f"cluster.whole_every is {self.whole_every}; it must be at least 1, which makes every publication whole"
+            )
+        if self.whole_every > 1 and not self.weights:
+            raise ValueError(
+                f"cluster.whole_every is {self.whole_every} and cluster.weights is empty: shared memory needs no differences; "
+                "set cluster.weights to a folder or a store, or whole_every to 1"
+            )
         if self.stall_s <= 0:
             raise ValueError(f"cluster.stall_s is {self.stall_s}; it must be above 0 seconds")
 
@@ -130,11 +145,22 @@ def _explain(error: OmegaConfBaseException, path: Path) -> str:
     return f"{path} and its overrides: {error.full_key or 'the file'}: {first}"
 
 
+def depot_uri(config: Config) -> str:
+    """Where publications are sent to, for engines that copy them; "" where engines read them as the learner writes them."""
+    told = config.cluster.weights.rstrip("/")
+    if told and "://" not in told and config.cluster.whole_every > 1:
+        told = Path(told).absolute().as_uri()
+    return f"{told}/{config.name}" if "://" in told else ""
+
+
 def weights_folder(config: Config) -> str:
-    """Where publications live: the folder that the config names, or shared memory, cleared of what killed runs left."""
-    if config.cluster.weights:
-        return str(Path(config.cluster.weights).absolute())
-    base = Path("/dev/shm" if os.access("/dev/shm", os.W_OK) else "/tmp")
+    """Where the learner writes, a folder of this run's own: in the one that the config names, or in shared memory.
+
+    What killed runs left in shared memory is removed.
+    """
+    if config.cluster.weights and not depot_uri(config):
+        return str(Path(config.cluster.weights).absolute() / config.name)
+    base = scratch_base()
     for left in base.glob("tiltyard-*-*"):  # of a run that was killed: its process is gone, its weights are not
         owner = left.name.rsplit("-", 1)[1]
         if owner.isdigit() and not Path(f"/proc/{owner}").exists():

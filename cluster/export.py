@@ -6,6 +6,7 @@ import json
 import shutil
 from pathlib import Path
 
+from learner.depot import Replica
 from learner.publish import verify
 from learner.weights import Weights
 
@@ -17,6 +18,8 @@ def export(weights: Weights, model: Path, target: Path, *, call_form: str = "") 
 
     A chat template that tells how to write a call tells `call_form`, the form that was trained, wherever it is used.
     """
+    replica = Replica(target.with_suffix(".weights"))
+    weights = replica.bring(weights)
     manifest = verify(weights)
     scratch = target.with_suffix(".tmp")
     shutil.rmtree(scratch, ignore_errors=True)
@@ -31,6 +34,7 @@ def export(weights: Weights, model: Path, target: Path, *, call_form: str = "") 
         template.write_text(f"{{%- set call_form = {json.dumps(call_form)} -%}}\n{template.read_text()}")
     shutil.rmtree(target, ignore_errors=True)
     scratch.rename(target)
+    replica.forget()
     return target
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import time
 from collections import Counter
 from collections.abc import Awaitable, Iterator, Mapping, Sequence
@@ -17,7 +18,9 @@ from cluster.codec import dumps, loads
 from cluster.evaluate import by_level, evaluate
 from cluster.ledger import End, Ledger
 from cluster.metrics import LevelResult, StepReport
+from cluster.pace import Pace
 from cluster.phases import PhaseFile
+from cluster.serving import Serving
 from cluster.store import Store
 from cluster.summary import entropy, summarise
 from cluster.system import System
@@ -26,6 +29,7 @@ from curriculum.gate import StepFacts
 from envs.types import Assignment, Group, Task
 from learner import checkpoint
 from learner.buffer import BufferState, Verdict
+from learner.weights import Weights
 
 T = TypeVar("T")
 ENDS = {Verdict.FILTERED: End.FILTERED, Verdict.STALE: End.STALE}
@@ -53,6 +57,7 @@ class Keeper:
     def __init__(self, system: System, run: Path, telemetry: Telemetry, *, validation: Sequence[Task]) -> None:
         self._system, self._run, self._telemetry, self._validation = system, run, telemetry, tuple(validation)
         self._ledger, self._store, self._phases = Ledger(run / "ledger.jsonl"), Store(run), PhaseFile(run)
+        self.serving, self.pace = Serving(self._serve), Pace(system.config.actors.max_open_groups)
         self._stop = asyncio.Event()
         self._open: dict[int, Assignment] = {}
         self._issued: dict[int, float] = {}
@@ -63,6 +68,7 @@ class Keeper:
         self._snapshot: Snapshot | None = None
         self._faults = self._saved = self.step = 0
         self._begun = self.progressed = time.monotonic()
+        self._loaded = 0.0  # when the engines' last load ended; inf while one goes on
 
     @property
     def is_stopping(self) -> bool:
@@ -95,6 +101,16 @@ class Keeper:
             self._seconds[what] += self._phases.add(part, what, begun=begun, step=self.step)
             self._telemetry.waiting(part, "")
             self.progressed = time.monotonic()
+
+    @contextmanager
+    def waiting_for_groups(self) -> Iterator[None]:
+        """The learner's phase "generate", apart from "load": as long as engines load, groups wait for them."""
+        begun = time.monotonic()
+        with self.phase("learner", "generate"):
+            yield
+        loading = max(0.0, min(self._loaded, time.monotonic()) - begun)
+        self._seconds["generate"] -= loading
+        self._seconds["load"] += loading
 
     async def assign(self) -> Assignment:
         """The next assignment: one that a resume or a fault left over, else the curriculum's."""
@@ -203,9 +219,21 @@ class Keeper:
         self._phases.close()
         self._store.compact()
 
+    async def _serve(self, weights: Weights) -> None:
+        """Every engine serves these weights when this returns; the learner goes on meanwhile."""
+        self._telemetry.waiting("engines", "load")
+        begun, self._loaded = time.monotonic(), math.inf
+        await self._system.engines.load(weights)
+        self._loaded = self.progressed = time.monotonic()
+        self._phases.add("engines", "load", begun=begun, step=self.step, detail=f"version {weights.version}")
+        self._telemetry.waiting("engines", "")
+        await self._system.buffer.serve(weights.version)
+
     async def _validate(self, step: int) -> Mapping[str, LevelResult]:
         if step % self._system.config.curriculum.validation.every_steps:
             return {}
+        with self.phase("learner", "load"):
+            await self.serving.settled()
         levels = await self.evaluate(self._validation, split="validation")
         stage = (await self._system.curriculum.status()).stage
         self._telemetry.validation(step, stage, levels)
@@ -226,7 +254,7 @@ class Keeper:
         parts = breakdown(self._seconds, seconds, trajectories=finished, learner=metrics)
         acted = summarise(self._finished, groups, version=step - 1, seconds=seconds)
         stage = {"curriculum/stage_index": float(status.index)}
-        merged = {**acted, **books, **parts, **stage, **metrics}
+        merged = {**acted, **self.pace.metrics(), **books, **parts, **stage, **metrics}
         total = self._system.config.learner.num_steps
         self._telemetry.step(StepReport(step, total, step, status.stage, status.reason, seconds, merged))
         self._phases.flush()

@@ -8,7 +8,7 @@ from functools import partial
 
 from actors.engine_pool import EnginePool
 from actors.env_actor import EnvActor
-from cluster.config import Config
+from cluster.config import Config, depot_uri
 from cluster.gang import Gang
 from cluster.remote import LocalSpawn, RaySpawn, Resources, Spawn, computing
 from cluster.respawn import Respawn
@@ -19,6 +19,7 @@ from envs.environment import environment
 from envs.types import Task
 from learner.buffer import Buffer
 from learner.deepspeed_learner import DeepSpeedLearner, LearnerPlace
+from learner.depot import Depot
 from learner.learner import Learner
 from rewards.config import rubrics
 
@@ -53,6 +54,8 @@ def place_learner(config: Config, model: str, *, weights: str, rendezvous: str) 
     spawn = _spawn(config)
     count = config.learner.num_ranks
     threads = config.cluster.learner_threads or max(1, (os.cpu_count() or 1) // count)
+    uri = depot_uri(config)
+    depot = Depot(uri, whole_every=config.cluster.whole_every) if uri else None
     variables = computing(takes_turns=not config.learner.max_lag)
     resources = Resources(config.cluster.learner_cpus, config.cluster.learner_gpus, variables)
     ranks = [
@@ -64,6 +67,7 @@ def place_learner(config: Config, model: str, *, weights: str, rendezvous: str) 
                 place=LearnerPlace(rank, count, rendezvous, threads),
                 folder=weights,
                 seed=config.seed,
+                depot=depot,
             ),
             f"learner-rank-{rank}",
             resources=resources,

@@ -5,8 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 import psutil
+from pyarrow.fs import FileSystem
 
-from cluster.config import Config, ConfigError
+from cluster.config import Config, ConfigError, depot_uri, weights_folder
 from envs.environment import environment
 from learner.model import prepare
 
@@ -25,10 +26,25 @@ def check(config: Config) -> str:
             known = ", ".join(entry.levels)
             raise ConfigError(f"stage {stage.name!r} names level {unknown[0]!r}; {config.envs.name} has {known}")
     _check_memory(config)
+    _check_weights(config)
     try:
         return str(prepare(config.actors.model, Path(config.cluster.models).absolute()))
     except ValueError as error:
         raise ConfigError(str(error)) from None
+
+
+def _check_weights(config: Config) -> None:
+    told = config.cluster.weights
+    if not told:
+        return
+    try:
+        system, path = FileSystem.from_uri(depot_uri(config) or Path(weights_folder(config)).as_uri())
+        system.create_dir(path)
+    except (ValueError, OSError, NotImplementedError) as error:
+        raise ConfigError(
+            f"cluster.weights is {told!r}, where nothing can be written ({str(error).splitlines()[0]}); give a folder that all "
+            "nodes see, a URI that pyarrow.fs opens, such as s3://bucket/folder, or leave it out"
+        ) from None
 
 
 def _check_memory(config: Config) -> None:

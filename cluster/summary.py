@@ -22,6 +22,7 @@ def summarise(finished: Sequence[Group], trained: Sequence[Group], *, version: i
     names = sorted({name for trajectory in trajectories for name in trajectory.parts})
     tokens = sum(trajectory.num_action_tokens for trajectory in trajectories)
     turns = [turn for trajectory in trajectories for turn in trajectory.turns]
+    cancelled = [length for group in finished for length in group.cancelled]
     return {
         "rewards/mean": sum(trajectory.reward for trajectory in trajectories) / count,
         "rewards/success": fmean(trajectory.success for trajectory in whole or trajectories),
@@ -34,6 +35,8 @@ def summarise(finished: Sequence[Group], trained: Sequence[Group], *, version: i
         "actors/tokens": float(tokens),
         "actors/tokens_per_s": tokens / seconds if seconds else 0.0,
         "actors/trajectories": float(count),
+        "actors/tokens_each": tokens / count,
+        **({"actors/cancelled": float(len(cancelled)), "actors/cancelled_tokens_each": fmean(cancelled)} if cancelled else {}),
         "buffer/lag": lag(trained, version),
         "buffer/groups": float(len(trained)),
     }

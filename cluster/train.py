@@ -12,13 +12,15 @@ from learner.credit import CREDITS
 
 
 async def train(system: System, keeper: Keeper) -> None:
-    """Act and learn until the last step; any part's failure ends both."""
+    """Act, learn and serve until the last step; any part's failure ends all."""
     actors = system.actors
     async with asyncio.TaskGroup() as tasks:
         count = system.config.actors.max_open_groups
-        acting = [tasks.create_task(act(system, keeper, actor=actors[n % len(actors)])) for n in range(count)]
+        others = [tasks.create_task(act(system, keeper, actor=actors[n % len(actors)])) for n in range(count)]
+        others += [tasks.create_task(keeper.serving.run()), tasks.create_task(keeper.pace.run(system.engines.stats))]
         await learn(system, keeper)
-        for task in acting:
+        await keeper.serving.settled()
+        for task in others:
             task.cancel()
 
 
@@ -27,7 +29,8 @@ async def act(system: System, keeper: Keeper, *, actor: EnvActor) -> None:
         await system.buffer.admit()
         assignment = await keeper.assign()
         try:
-            group = await actor.rollout(assignment)
+            async with keeper.pace:
+                group = await actor.rollout(assignment)
         except GroupFault as fault:
             await keeper.reissue(assignment, fault)
             await system.buffer.give_back()
@@ -40,7 +43,7 @@ async def act(system: System, keeper: Keeper, *, actor: EnvActor) -> None:
 async def learn(system: System, keeper: Keeper) -> None:
     config = system.config.learner
     for step in range(keeper.step + 1, config.num_steps + 1):
-        with keeper.phase("learner", "generate"):
+        with keeper.waiting_for_groups():
             groups = await keeper.unless_stopped(system.buffer.take())
         with keeper.phase("learner", "assemble"):
             batch = assemble(
@@ -54,9 +57,10 @@ async def learn(system: System, keeper: Keeper) -> None:
             )
         with keeper.phase("learner", "update"):
             metrics = await system.learner.update(batch) if groups else {}
+        with keeper.phase("learner", "load"):
+            await keeper.serving.room()
         with keeper.phase("learner", "publish"):
             weights = await system.learner.publish()
-        with keeper.phase("engines", "load"):
-            await system.engines.load(weights)
+            await keeper.serving.offer(weights)
         await keeper.step_done(step, groups, metrics=metrics)
         keeper.drop(await system.buffer.advance(weights.version))

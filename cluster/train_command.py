@@ -10,10 +10,11 @@ import traceback
 from dataclasses import replace
 from pathlib import Path
 
-from cluster.config import Config, ConfigError, dump, load, weights_folder
+from cluster.config import Config, ConfigError, depot_uri, dump, load, weights_folder
 from cluster.preflight import check
 from learner import checkpoint
 from learner.checkpoint import Checkpoint
+from learner.depot import remove
 
 
 def main(arguments: argparse.Namespace) -> int:
@@ -45,6 +46,8 @@ def _train(config: Config, folder: Path, *, model: str, resume: Checkpoint | Non
         return 1
     finally:
         shutil.rmtree(weights, ignore_errors=True)
+        if uri := depot_uri(config):
+            remove(uri)
 
 
 def _first_line(error: BaseException) -> str:

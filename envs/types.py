@@ -158,10 +158,11 @@ class Trajectory:
 
 @dataclass(frozen=True, slots=True)
 class Group:
-    """Siblings of one assignment."""
+    """Siblings of one assignment; `cancelled` has the tokens that each one not waited for had sampled by then."""
 
     assignment: Assignment
     trajectories: tuple[Trajectory, ...]
+    cancelled: tuple[int, ...] = ()
 
     @property
     def outcome(self) -> Group:

@@ -29,9 +29,9 @@ class BufferState:
 class Buffer:
     """Bounded lag by admission (DESIGN.md section 5).
 
-    A group is admitted while admitted - dropped < (version + 1 + max_lag) x groups_per_batch; one without signal or older
-    than `max_lag` is dropped and its place given to another. After `max_refills` drops without signal in one version
-    the places stay empty and the batch is smaller, so that a solved stage still ends.
+    A group is admitted while admitted - dropped < (version + 1 + max_lag) x groups_per_batch, of the version that every
+    engine serves; one without signal or older than `max_lag` is dropped and its place given to another. After `max_refills`
+    drops without signal in one version the places stay empty and the batch is smaller, so that a solved stage still ends.
     """
 
     def __init__(self, *, groups_per_batch: int, max_lag: int, max_refills: int) -> None:
@@ -40,7 +40,7 @@ class Buffer:
         lock = asyncio.Lock()
         self._places, self._ready = asyncio.Condition(lock), asyncio.Condition(lock)
         self._groups: list[Group] = []
-        self._version = self._base = self._admitted = self._refills = self._empty = 0
+        self._version = self._served = self._base = self._admitted = self._refills = self._empty = 0
 
     @property
     def version(self) -> int:
@@ -89,7 +89,7 @@ class Buffer:
             return tuple(taken)
 
     async def advance(self, version: int) -> tuple[Group, ...]:
-        """The learner published `version`: admit more, and give back what has become too old."""
+        """The learner has published `version` and is done with the step: give back what has become too old."""
         async with self._places:
             self._version, self._refills = version, 0
             stale = tuple(group for group in self._groups if self._is_stale(group))
@@ -98,12 +98,18 @@ class Buffer:
             self._wake()
             return stale
 
+    async def serve(self, version: int) -> None:
+        """Every engine serves `version`: once the learner's step is done too, more is admitted."""
+        async with self._places:
+            self._served = version
+            self._wake()
+
     def state(self) -> BufferState:
         return BufferState(self._version, tuple(self._groups))
 
     def restore(self, state: BufferState) -> None:
         """Go on from a checkpoint: the kept groups count as admitted, nothing else is under way."""
-        self._version = self._base = state.version
+        self._version = self._served = self._base = state.version
         self._groups = list(state.groups)
         self._admitted = len(self._groups)
 
@@ -112,7 +118,7 @@ class Buffer:
         self._places.notify(max(0, self._quota() - self._admitted))
 
     def _quota(self) -> int:
-        return (self._version - self._base + 1 + self._max_lag) * self._size
+        return (min(self._version, self._served) - self._base + 1 + self._max_lag) * self._size
 
     def _judge(self, group: Group) -> Verdict:
         if self._is_stale(group):

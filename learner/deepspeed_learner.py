@@ -24,6 +24,7 @@ from learner import cpu_layers
 from learner.allocator import Pages
 from learner.batch import Microbatch
 from learner.config import LearnerConfig
+from learner.depot import Depot
 from learner.forward import action_logprobs
 from learner.loss import LOSSES, Targets, kl_penalty, means
 from learner.publish import publish
@@ -60,16 +61,18 @@ class Policy(torch.nn.Module):
 
 
 class DeepSpeedLearner:
-    """One rank. Version and step are the number of updates made; rank 0 publishes into `folder`.
+    """One rank. Version and step are the number of updates made; rank 0 publishes into `folder`, and on to `depot`.
 
     "nll" fits the bare model, whatever temperature actions were sampled at.
     Work runs in one thread of its own, so that an actor answers while it trains.
     """
 
-    def __init__(self, config: LearnerConfig, place: LearnerPlace, *, model: str, folder: str, seed: int) -> None:
+    def __init__(
+        self, config: LearnerConfig, place: LearnerPlace, *, model: str, folder: str, seed: int, depot: Depot | None = None
+    ) -> None:
         self._config = config
         self._place = place
-        self._folder = folder
+        self._folder, self._depot = folder, depot
         self._bare = config.loss == "nll"
         self._step = 0
         self._pages = Pages()
@@ -220,7 +223,8 @@ class DeepSpeedLearner:
 
     def _publish(self) -> Weights:
         if self._place.rank == 0:
-            return publish(self._tensors(), self._step, self._folder)
+            local = publish(self._tensors(), self._step, self._folder)
+            return self._depot.send(local) if self._depot else local
         if self._config.zero_stage == 3:
             for _ in self._tensors():
                 pass

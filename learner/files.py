@@ -8,6 +8,11 @@ from pathlib import Path
 from blake3 import blake3
 
 
+def scratch_base() -> Path:
+    """Where large files of a moment live: shared memory, where there is some."""
+    return Path("/dev/shm" if os.access("/dev/shm", os.W_OK) else "/tmp")
+
+
 def digest(path: Path) -> str:
     """BLAKE3 of a file's content, by all cores."""
     return blake3(max_threads=blake3.AUTO).update_mmap(path).hexdigest() if path.stat().st_size else blake3().hexdigest()

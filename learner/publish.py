@@ -98,7 +98,7 @@ def verify(weights: Weights) -> Manifest:
     except OSError as error:
         raise WeightsError(f"version {weights.version} cannot be read: {error}") from error
     _compare(folder / MANIFEST, weights.checksum, blake3(text).hexdigest())
-    manifest = _manifest(text)
+    manifest = manifest_of(text)
     for shard in manifest.shards:
         path = folder / shard.file
         _compare(path, shard.blake3, digest(path) if path.is_file() else "no file")
@@ -194,7 +194,8 @@ def _bytes(tensor: torch.Tensor) -> NDArray[np.uint8]:
     return tensor.flatten().view(torch.uint8).numpy()
 
 
-def _manifest(text: bytes) -> Manifest:
+def manifest_of(text: bytes) -> Manifest:
+    """The manifest that this is the text of."""
     document = json.loads(text)
     shards = (
         Shard(

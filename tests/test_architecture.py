@@ -16,7 +16,7 @@ MAY_IMPORT = {
     "cluster": {"cluster", "actors", "rewards", "envs", "learner", "curriculum"},
     "deploy": {"deploy", "cluster", "actors", "rewards", "envs", "learner", "curriculum"},
 }
-ACTORS_MAY_IMPORT = {"learner.weights", "learner.publish"}  # a receipt, and how to read what it names
+ACTORS_MAY_IMPORT = {f"learner.{name}" for name in ("weights", "publish", "depot", "files")}  # receipts, reading what they name
 ONLY_IN = {
     "ray": {"cluster", "deploy"},
     "omegaconf": {"cluster"},

@@ -1,5 +1,6 @@
 """The whole system in one process: real curriculum, actors, environment, rewards, buffer, learner, books; no Ray, no GPU."""
 
+import asyncio
 import json
 import random
 import zlib
@@ -13,7 +14,7 @@ import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from actors.config import ActorsConfig
-from actors.engine import Completion, Sampling
+from actors.engine import Completion, EngineStats, Sampling
 from actors.engine_pool import EnginePool
 from actors.env_actor import EnvActor
 from actors.renderer import Renderer
@@ -40,6 +41,7 @@ from learner.config import LearnerConfig
 from learner.deepspeed_learner import DeepSpeedLearner, LearnerPlace
 from learner.learner import Learner
 from learner.tiny_learner import TinyLearner
+from learner.weights import Weights
 from rewards.config import RewardsConfig, rubrics
 
 QUIET = TelemetryConfig(console=False, tensorboard=False, prometheus=False)
@@ -97,6 +99,26 @@ class Broken:
 
     async def load(self, weights) -> None:
         await self.inner.load(weights)
+
+    async def stats(self) -> EngineStats:
+        return await self.inner.stats()
+
+
+class Counted(TinyLearner):
+    """Tells how many updates it has made."""
+
+    num_updates = 0
+
+    def __init__(self, *args, **keywords) -> None:
+        super().__init__(*args, **keywords)
+        self.change = asyncio.Condition()
+
+    async def update(self, batch):
+        metrics = await super().update(batch)
+        async with self.change:
+            self.num_updates += 1
+            self.change.notify_all()
+        return metrics
 
 
 def config(**learner) -> Config:
@@ -181,6 +203,26 @@ async def test_the_whole_loop(tmp_path: Path, byte_folder: str, max_lag: int) ->
     assert {phase.part for phase in phases.read(tmp_path)} == {"group", "learner", "engines", "actors"}
     lags = [line["metrics"]["buffer/lag"] for line in steps(tmp_path)]
     assert len(lags) == 5 and max(lags) <= max_lag
+
+
+async def test_the_learner_does_not_wait_for_engines(tmp_path: Path, byte_folder: str) -> None:
+    """Each load ends only once the learner has made its next update: with a lag of 2 that is no deadlock."""
+    learner = Counted(258, 0.01, seed=0, folder=str(tmp_path / "weights"))
+    settings = config(max_lag=2, num_steps=6)
+    settings = replace(settings, curriculum=replace(settings.curriculum, validation=ValidationConfig(2, 100)))
+    system, keeper = build(tmp_path, byte_folder, settings, learner=learner)
+    load = system.engines.load
+
+    async def load_late(weights: Weights) -> None:
+        async with learner.change:
+            await learner.change.wait_for(lambda: learner.num_updates > min(weights.version, 5))
+        await load(weights)
+
+    system.engines.load = load_late  # type: ignore[method-assign]
+    await asyncio.wait_for(train(system, keeper), 60)
+    keeper.close()
+    assert learner.num_updates == 6 and Ledger(tmp_path / "ledger.jsonl").counts.stale == 0
+    assert max(line["metrics"]["buffer/lag"] for line in steps(tmp_path)) <= 2
 
 
 async def test_a_resumed_run_equals_an_unstopped_one_bit_for_bit(tmp_path: Path, byte_folder: str) -> None:

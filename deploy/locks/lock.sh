@@ -1,9 +1,11 @@
 #!/usr/bin/env bash
-# Resolves both sets anew with uv; run it after a change of a .in file.
+# Resolves every set anew with uv, or those that are named; run it after a change of a .in file.
 set -euo pipefail
 cd "$(dirname "$0")"
-for set in cpu gpu; do
-    uv pip compile "$set.in" --override "excluded-$set.txt" --python-version 3.11 --generate-hashes --no-header \
+[ $# -gt 0 ] || set -- cpu gpu trl
+for set in "$@"; do
+    excluded=(); [ ! -e "excluded-$set.txt" ] || excluded=(--override "excluded-$set.txt")
+    uv pip compile "$set.in" "${excluded[@]}" --python-version 3.11 --generate-hashes --no-header \
         --no-annotate --no-emit-index-url --no-emit-find-links ${PIP_FIND_LINKS:+--find-links "$PIP_FIND_LINKS"} \
         --output-file "$set.txt" --quiet
 done

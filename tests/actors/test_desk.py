@@ -14,11 +14,15 @@ class Office(Desk):
         super().__init__()
         self.batches: list[int] = []
         self.ended: list[str] = []
-        self.num_collected = 0
+        self.num_collected = self.running = 0
         self.is_gone = False
 
     async def generate(self, tokens, sampling, *, session) -> Completion:
-        await asyncio.sleep(tokens[0] / 100)
+        self.running += 1
+        try:
+            await asyncio.sleep(tokens[0] / 100)
+        finally:
+            self.running -= 1
         if session == "long":
             raise PromptTooLong("too long")
         return Completion((tokens[0],), (0.0,), "stop", ())
@@ -100,3 +104,27 @@ async def test_ended_sessions_are_told():
     await asyncio.gather(*(caller.forget(f"s{number}") for number in range(5)))
     await asyncio.sleep(0.05)
     assert office.ended == [f"s{number}" for number in range(5)] and office.batches == [0]
+
+
+async def test_what_an_ended_session_still_asks_is_given_up():
+    office = Office()
+    caller = Caller(office)
+    call = asyncio.create_task(ask(caller, 1000, "slow"))
+    await asyncio.sleep(0.05)
+    assert office.running == 1
+    call.cancel()
+    await caller.forget("slow")
+    await asyncio.sleep(0.05)
+    assert office.running == 0 and office.ended == ["slow"]
+    assert await ask(caller, 0) == 0
+
+
+async def test_a_request_given_up_before_it_was_sent_is_never_begun():
+    office = Office()
+    caller = Caller(office)
+    await ask(caller, 0)  # the next message waits for its moment
+    call = asyncio.create_task(ask(caller, 1000, "slow"))
+    await asyncio.sleep(0)
+    call.cancel()
+    await asyncio.sleep(0.05)
+    assert sum(office.batches) == 1 and office.running == 0

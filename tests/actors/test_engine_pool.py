@@ -4,7 +4,7 @@ import contextlib
 import pytest
 
 from actors.engine import Completion, EngineError, PromptTooLong, Sampling
-from actors.engine_pool import Deadlines, EnginePool, WeightsRefused
+from actors.engine_pool import MAX_GAP, Deadlines, EnginePool, WeightsRefused
 from actors.scripted_engine import ScriptedEngine
 from learner.weights import Weights
 
@@ -17,6 +17,7 @@ class Machine(ScriptedEngine):
     def __init__(self, number: int) -> None:
         super().__init__(lambda tokens, session: [number], max_model_len=100)
         self.number, self.loads, self.calls = number, 0, 0
+        self.forgotten: list[str] = []
         self.is_broken = self.is_hung = self.refuses = self.breaks_on_load = False
 
     async def generate(self, tokens, sampling, *, session) -> Completion:
@@ -30,6 +31,9 @@ class Machine(ScriptedEngine):
             raise WeightsRefused(f"version {weights.version} is damaged")
         await self._breakdown(self.breaks_on_load)
         await super().load(weights)
+
+    async def forget(self, session: str) -> None:
+        self.forgotten.append(session)
 
     async def _breakdown(self, is_broken: bool) -> None:
         if is_broken:
@@ -63,7 +67,11 @@ class Yard:
                 await asyncio.sleep(0)
 
     async def who(self, session: str) -> int:
-        return (await self.pool.generate([1], Sampling(), session=session)).tokens[0]
+        """Who answers a session with a prompt of its own."""
+        return await self.who_reads(list(session.encode()), session)
+
+    async def who_reads(self, prompt: list[int], session: str) -> int:
+        return (await self.pool.generate(prompt, Sampling(), session=session)).tokens[0]
 
 
 async def test_a_session_stays_and_new_ones_go_where_fewest_are():
@@ -81,6 +89,19 @@ async def test_a_forgotten_session_makes_room():
             await yard.pool.forget(session)
     await yard.pool.forget("never seen")
     assert [await yard.who("x"), await yard.who("y")] == [1, 1]
+
+
+async def test_sessions_of_one_prompt_share_an_engine_until_others_have_far_less_to_do():
+    yard = Yard()
+    homes = [await yard.who_reads([5, 6], f"s{number}") for number in range(MAX_GAP + 4)]
+    assert len(set(homes[:MAX_GAP])) == 1 and len(set(homes)) == 2
+
+
+async def test_the_engine_of_a_prompt_may_be_gone():
+    yard = Yard(spares=1)
+    first = await yard.who_reads([5, 6], "a")
+    yard.machines[first].is_broken = True
+    assert await yard.who_reads([5, 6], "b") == 1 - first
 
 
 async def test_a_broken_engine_is_replaced_and_its_sessions_move():
@@ -121,7 +142,7 @@ async def test_a_hung_engine_meets_the_deadline_and_is_replaced():
     assert yard.asked == [0]
 
 
-async def test_a_cancelled_call_leaves_the_engine_alone():
+async def test_a_cancelled_call_leaves_the_engine_alone_but_for_telling_it():
     yard = Yard()
     yard.machines[0].is_hung = True
     call = asyncio.create_task(yard.who("s"))
@@ -130,6 +151,7 @@ async def test_a_cancelled_call_leaves_the_engine_alone():
     call.cancel()
     with contextlib.suppress(asyncio.CancelledError):
         await call
+    assert yard.machines[0].forgotten == ["s"]
     assert yard.asked == []
     assert yard.pool.num_serving == 2
 

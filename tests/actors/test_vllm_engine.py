@@ -21,6 +21,7 @@ from actors.vllm_engine import Owner, VLLMConfig, VLLMEngine, end_tokens
 from envs.shop import taskset
 from envs.types import Span
 from learner import publish
+from learner.depot import Depot
 from learner.model import prepare
 
 ROOT = Path(__file__).parents[2]
@@ -116,6 +117,7 @@ class Reference:
 
     def __init__(self, folder: Path) -> None:
         self.model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.bfloat16)
+        self.initial = self.tensors()
 
     def tensors(self) -> dict[str, torch.Tensor]:
         return {name: tensor.clone() for name, tensor in self.model.state_dict().items() if name != "lm_head.weight"}
@@ -150,8 +152,10 @@ async def test_the_life_of_an_engine(tmp_path, tmp_path_factory):
     try:
         await check_sampling(engine, reference, folder)
         await check_prompt_limits(engine)
+        await check_cancelled(engine)
         for version in (1, 2):  # by vLLM's reload, and in place
             await check_load(engine, reference, tmp_path, version=version)
+        await check_load(engine, reference, tmp_path, version=3, depot=Depot((tmp_path / "depot").as_uri(), whole_every=9))
         await check_load_in_flight(engine, reference, tmp_path)
         await check_damaged(engine, reference, tmp_path)
         await check_broken(engine, reference, tmp_path)
@@ -197,13 +201,33 @@ async def check_prompt_limits(engine: VLLMEngine) -> None:
     assert len(last.tokens) == 1
 
 
-async def check_load(engine: VLLMEngine, reference: Reference, folder: Path, *, version: int) -> None:
-    """New weights are served as transformers serves them, also for a prompt whose old prefix was cached."""
+async def check_cancelled(engine: VLLMEngine) -> None:
+    """What nobody waits for any more is no longer computed."""
+    call = asyncio.create_task(engine.generate(prompt(300), Sampling(temperature=1.5, max_tokens=700, seed=1), session="gone"))
+    while not (await engine.stats()).kv_usage:
+        await asyncio.sleep(0.05)
+    assert (await engine.stats()).running == 1
+    call.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await call
+    assert (await engine.stats()).running == 0 and not engine._llm.output_processor.has_unfinished_requests()
+    await engine.generate(prompt(20), Sampling(max_tokens=2), session="next")
+    assert (await engine.stats()).kv_usage < 300 / 1024 / 10  # its blocks are free again
+
+
+async def check_load(engine: VLLMEngine, reference: Reference, folder: Path, *, version: int, depot: Depot | None = None) -> None:
+    """New weights are served as transformers serves them, also for a prompt whose old prefix was cached.
+
+    From a depot they come as what changed since the version before.
+    """
     greedy = Sampling(temperature=0, max_tokens=12)
     old = await engine.generate(prompt(300), greedy, session="s")
-    new = perturbed(reference.tensors(), 0.05 * version)
+    new = perturbed(reference.initial, 0.05) if depot else perturbed(reference.tensors(), 0.05 * version)
+    if depot:
+        depot.send(publish.publish(reference.tensors().items(), version - 1, str(folder)))
     began = time.monotonic()
     weights = publish.publish(new.items(), version, str(folder))
+    weights = depot.send(weights) if depot else weights
     published = time.monotonic()
     await engine.load(weights)
     print(f"publish {published - began:.2f} s, load {time.monotonic() - published:.2f} s")
@@ -234,7 +258,7 @@ async def check_load_in_flight(engine: VLLMEngine, reference: Reference, folder:
     await engine.generate(prompt(20), Sampling(temperature=1.5, max_tokens=20, seed=1), session="first")
     await engine.load(weights)
     completions = await asyncio.gather(*calls)
-    assert any([span.version for span in completion.versions] == [2, 4] for completion in completions)
+    assert any([span.version for span in completion.versions] == [3, 4] for completion in completions)
     for completion in completions:
         assert completion.versions[-1].stop == len(completion.tokens)
         assert all(map(math.isfinite, completion.logprobs))

@@ -26,3 +26,12 @@ def test_entropy_is_the_mean_surprise_of_what_the_policy_sampled():
     assert entropy([sampled]) == pytest.approx(2.0)
     assert entropy([]) is None
     assert summarise([sampled], [sampled], version=0, seconds=1.0)["actors/entropy"] == pytest.approx(2.0)
+
+
+def test_cancelled_siblings_are_told_with_their_lengths():
+    said, seen = Message("assistant", ""), Observation(())
+    whole = Trajectory("0", "t", (Turn((1,), (2, 3), (0.0, 0.0), (), said, seen),), Stop.DONE)
+    assignment = group(0, start=(), successes=[]).assignment
+    found = summarise([Group(assignment, (whole, whole), (40, 60)), Group(assignment, (whole,))], [], version=0, seconds=1.0)
+    assert (found["actors/tokens_each"], found["actors/cancelled"], found["actors/cancelled_tokens_each"]) == (2.0, 2.0, 50.0)
+    assert "actors/cancelled" not in summarise([Group(assignment, (whole,))], [], version=0, seconds=1.0)

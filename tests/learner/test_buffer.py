@@ -1,6 +1,7 @@
 """The buffer's promises: bounded lag, places refilled, nothing counted twice."""
 
 import asyncio
+import contextlib
 from dataclasses import replace
 
 import pytest
@@ -38,7 +39,11 @@ async def test_synchronous_admits_one_batch_and_waits_for_the_version() -> None:
     assert [g.assignment.id for g in await buffer.take()] == [0, 1, 2]
     assert await admitted(buffer) == 0
     await buffer.advance(1)
+    assert await admitted(buffer) == 0  # the engines do not serve it yet
+    await buffer.serve(1)
     assert await admitted(buffer) == 3
+    await buffer.serve(2)
+    assert await admitted(buffer) == 0  # the learner's step is not done yet
 
 
 async def test_a_group_without_signal_is_refilled() -> None:
@@ -91,5 +96,33 @@ def test_nothing_taken_is_older_than_max_lag(max_lag: int, lags: list[int]) -> N
                 assert all(version - g.version <= max_lag for g in taken)
             version += 1
             await buffer.advance(version)
+
+    asyncio.run(play())
+
+
+@pytest.mark.parametrize("max_lag", [0, 1, 3])
+@given(moves=st.lists(st.sampled_from(["admit", "finish", "learn", "load"]), max_size=80))
+def test_nothing_is_dropped_for_its_age_however_late_engines_load(max_lag: int, moves: list[str]) -> None:
+    """Groups of constant length that begin with what the engines serve: pacing alone keeps them young enough."""
+
+    async def play() -> None:
+        buffer = Buffer(groups_per_batch=2, max_lag=max_lag, max_refills=9)
+        number = version = served = 0
+        open_groups: list[Group] = []
+        for move in moves:
+            if move == "admit":
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(0):
+                        await buffer.admit()
+                        open_groups.append(group(number := number + 1, served))
+            elif move == "finish" and open_groups:
+                assert await buffer.put(open_groups.pop(0)) is Verdict.ACCEPTED
+            elif move == "learn" and buffer.num_ready >= 2:
+                assert all(version - one.version <= max_lag for one in await buffer.take())
+                version += 1
+                assert await buffer.advance(version) == ()
+            elif move == "load":
+                served = version
+                await buffer.serve(served)
 
     asyncio.run(play())
