@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 Dtype = Literal["bfloat16", "float16", "float32", "auto"]
 
 
+FULL = 0.8  # of a KV cache: one request less already
 CPU_BLOCK_SIZE = 32  # tokens a cache block; smaller shares more of a common prefix
 
 
@@ -59,17 +60,21 @@ class VLLMConfig:
 
 
 class CacheWatch:
-    """A logger of vLLM's statistics that keeps the two that decide how much an engine can be given."""
+    """A logger of vLLM's statistics that keeps the two that decide how much an engine can be given.
+
+    Preemptions count where the cache was full: a load of weights throws every request out as well, to compute it anew.
+    """
 
     def __init__(self) -> None:
         self.kv_usage, self.preemptions = 0.0, 0
+        self._before = 0.0
 
     def record(
         self, scheduler_stats: SchedulerStats | None, iteration_stats: IterationStats | None, *_: object, **__: object
     ) -> None:
         if scheduler_stats is not None:
-            self.kv_usage = scheduler_stats.kv_cache_usage
-        if iteration_stats is not None:
+            self._before, self.kv_usage = self.kv_usage, scheduler_stats.kv_cache_usage
+        if iteration_stats is not None and max(self._before, self.kv_usage) >= FULL:
             self.preemptions += iteration_stats.num_preempted_reqs
 
     def log(self) -> None: ...

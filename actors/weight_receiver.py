@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import IO, Protocol, cast
@@ -23,7 +22,7 @@ from vllm.model_executor.model_loader.reload import finalize_layerwise_reload, i
 
 from actors import cpu_kernels
 from learner.depot import Replica
-from learner.files import scratch_base
+from learner.files import scratch
 from learner.publish import WeightsError, hold, read
 from learner.weights import Weights
 
@@ -79,7 +78,7 @@ class WeightReceiver(WeightTransferEngine[NoInit, Update]):
         self._names: dict[str, str] = {}
         self._held: IO[bytes] | None = None
         self._in_place = False
-        self._replica = Replica(scratch_base() / f"tiltyard-replica-{os.getpid()}")
+        self._replica = Replica(scratch("replica"))
 
     def stage(self, weights: Weights) -> None:
         """Read and verify, from a copy of what a depot has; raises what `read` raises, and then nothing is staged."""

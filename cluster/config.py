@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,7 +15,7 @@ from cluster.telemetry import TelemetryConfig
 from curriculum.config import CurriculumConfig
 from envs.config import EnvsConfig
 from learner.config import LearnerConfig
-from learner.files import scratch_base
+from learner.files import scratch
 from rewards.config import RewardsConfig
 
 
@@ -154,15 +152,7 @@ def depot_uri(config: Config) -> str:
 
 
 def weights_folder(config: Config) -> str:
-    """Where the learner writes, a folder of this run's own: in the one that the config names, or in shared memory.
-
-    What killed runs left in shared memory is removed.
-    """
+    """Where the learner writes, a folder of this run's own: in the one that the config names, or in shared memory."""
     if config.cluster.weights and not depot_uri(config):
         return str(Path(config.cluster.weights).absolute() / config.name)
-    base = scratch_base()
-    for left in base.glob("tiltyard-*-*"):  # of a run that was killed: its process is gone, its weights are not
-        owner = left.name.rsplit("-", 1)[1]
-        if owner.isdigit() and not Path(f"/proc/{owner}").exists():
-            shutil.rmtree(left, ignore_errors=True)
-    return str(base / f"tiltyard-{config.name}-{os.getpid()}")
+    return str(scratch(config.name))

@@ -3,14 +3,23 @@
 from __future__ import annotations
 
 import os
+import shutil
 from pathlib import Path
 
 from blake3 import blake3
 
 
-def scratch_base() -> Path:
-    """Where large files of a moment live: shared memory, where there is some."""
-    return Path("/dev/shm" if os.access("/dev/shm", os.W_OK) else "/tmp")
+def scratch(name: str) -> Path:
+    """A folder of this process's for large files of a moment, not made yet: in shared memory, where there is some.
+
+    What processes that were killed left there is removed.
+    """
+    base = Path("/dev/shm" if os.access("/dev/shm", os.W_OK) else "/tmp")
+    for left in base.glob("tiltyard-*-*"):
+        owner = left.name.rsplit("-", 1)[1]
+        if owner.isdigit() and not Path(f"/proc/{owner}").exists():
+            shutil.rmtree(left, ignore_errors=True)
+    return base / f"tiltyard-{name}-{os.getpid()}"
 
 
 def digest(path: Path) -> str:

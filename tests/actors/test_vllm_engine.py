@@ -7,7 +7,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
@@ -17,7 +17,7 @@ from transformers import AutoModelForCausalLM
 from actors.engine import EngineError, PromptTooLong, Sampling
 from actors.engine_pool import WeightsRefused
 from actors.renderer import Renderer
-from actors.vllm_engine import Owner, VLLMConfig, VLLMEngine, end_tokens
+from actors.vllm_engine import CacheWatch, Owner, VLLMConfig, VLLMEngine, end_tokens
 from envs.shop import taskset
 from envs.types import Span
 from learner import publish
@@ -84,6 +84,23 @@ def test_a_copy_in_the_owner_itself_binds_nobody():
     before = threading.active_count()
     assert copy.deepcopy({"owner": Owner("owner")}) == {"owner": "owner"}
     assert threading.active_count() == before
+
+
+@dataclass
+class Said:
+    """What vLLM's two records tell of it here."""
+
+    kv_cache_usage: float = 0.0
+    num_preempted_reqs: int = 0
+
+
+def test_only_preemptions_of_a_full_cache_count():
+    watch = CacheWatch()
+    for usage, preempted, expected in ((0.3, 0, 0), (0.1, 4, 0), (0.95, 0, 0), (0.7, 1, 1), (0.6, 2, 1), (0.9, 1, 2)):
+        watch.record(Said(kv_cache_usage=usage), Said(num_preempted_reqs=preempted))
+        assert (watch.kv_usage, watch.preemptions) == (usage, expected)
+    watch.record(None, None)
+    assert watch.preemptions == 2
 
 
 def wait_until(condition: Callable[[], bool]) -> bool:
