@@ -14,6 +14,7 @@ from learner.weights import Weights
 log = logging.getLogger(__name__)
 MAX_GAP = 16  # sessions that an engine may have more than the idlest for the sake of a prompt in its cache
 MAX_PROMPTS = 10_000
+STATS_S = 5.0  # seconds in which an engine tells of itself, or is left out
 
 
 class WeightsRefused(ValueError):
@@ -125,7 +126,8 @@ class EnginePool(Desk):
     async def stats(self) -> EngineStats:
         """Of all engines that answer: sums, the fullest cache, the oldest version."""
         engines = [place.engine for place in self._serving() if place.engine is not None]
-        answers = await asyncio.gather(*(engine.stats() for engine in engines), return_exceptions=True)
+        asked = (asyncio.wait_for(engine.stats(), STATS_S) for engine in engines)
+        answers = await asyncio.gather(*asked, return_exceptions=True)
         found = [answer for answer in answers if isinstance(answer, EngineStats)]  # one that fails is found out elsewhere
         return EngineStats(
             running=sum(one.running for one in found),

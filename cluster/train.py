@@ -56,7 +56,7 @@ async def learn(system: System, keeper: Keeper) -> None:
                 every_action=config.kl > 0,
             )
         with keeper.phase("learner", "update"):
-            metrics = await system.learner.update(batch) if groups else {}
+            metrics = await system.learner.update(batch)
         with keeper.phase("learner", "load"):
             await keeper.serving.room()
         with keeper.phase("learner", "publish"):

@@ -1,6 +1,6 @@
 """`make bench`: what the system costs over its own parts, each as a ratio measured in one run.
 
-usage: python -m deploy.bench [engine] [learner] [tree] [publish]     all without a name; writes runs/bench/<name>.json
+usage: python -m deploy.bench [engine] [learner] [tree] [publish] [delta]     all without a name; writes runs/bench/<name>.json
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import json
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Sequence
 from dataclasses import replace
@@ -31,6 +32,7 @@ from deploy.oracle_groups import groups
 from envs.environment import environment
 from learner.batch import Batch, assemble
 from learner.credit import CREDITS
+from learner.depot import Depot, Replica
 from learner.forward import action_logprobs
 from learner.learner import Learner
 from learner.loss import LOSSES, Targets
@@ -158,11 +160,33 @@ async def bench_publish(config: Config, model: str) -> None:
     Figure("publish", statistics.median(served[2:]), size_gb, "s for reference GB", None).tell()
 
 
+async def bench_delta(config: Config, model: str) -> None:
+    """What a depot is sent after one optimiser step, over the whole; and the seconds of sending and bringing it."""
+    ours, limits = learner(config, model), config.learner
+    batch = assemble(groups(config, model), CREDITS["grpo"], num_ranks=1, max_tokens=limits.max_tokens, aggregation="token")
+    rows = []
+    with tempfile.TemporaryDirectory() as folder:
+        depot, replica = Depot((Path(folder) / "depot").as_uri(), whole_every=ROUNDS), Replica(Path(folder) / "replica")
+        for _ in range(ROUNDS):
+            await ours.update(batch)
+            weights = await ours.publish()
+            begun = time.perf_counter()
+            sent = depot.send(weights)
+            between = time.perf_counter()
+            replica.bring(sent)
+            rows.append((between - begun, time.perf_counter() - between, depot.sent_bytes / 1e6))
+    (_, _, whole), *others = rows
+    sending, bringing, size = (statistics.median(column) for column in zip(*others, strict=True))
+    print(f"{'':10} sent in {sending:.2f} s, brought in {bringing:.2f} s; whole and compressed {whole:.0f} MB")
+    size_mb = sum(path.stat().st_size for path in Path(model).glob("*.safetensors")) / 1e6
+    Figure("delta", size, size_mb, "MB", None).tell()
+
+
 async def sharing(config: Config, model: str) -> None:
     await bench_tree(config, model, learner(config, model))
 
 
-BENCHES = {"engine": bench_engine, "learner": bench_learner, "tree": sharing, "publish": bench_publish}
+BENCHES = {"engine": bench_engine, "learner": bench_learner, "tree": sharing, "publish": bench_publish, "delta": bench_delta}
 
 
 async def measure(name: str, config: Config, model: str) -> None:

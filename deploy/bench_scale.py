@@ -1,6 +1,6 @@
 """`make bench-scale`: the real control plane at scale, with engines and a learner that only take their time.
 
-usage: python -m deploy.bench_scale [turns] [lag]     both without a name; writes runs/bench/scale-*.json
+usage: python -m deploy.bench_scale [turns] [lag] [tail]     all without a name; writes runs/bench/scale-*.json
 
 Real: curriculum, environment actors, renderer, rewards, engine pool, buffer, ledger, store, loop, each where Ray puts it
 in a run. Simulated: an engine sleeps for a time drawn from a heavy-tailed distribution (Pareto, index 1.5: a twentieth of
@@ -75,6 +75,7 @@ class Case:
     max_lag: int
     mean_s: float
     update_s: float
+    redundancy: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +86,10 @@ class Result:
     driver_share: float  # of one core
     kb_per_trajectory: float
     idle: float  # share of the learner's time that it waited for groups
+    stale: float  # share of the groups that were dropped for their age
+    cancelled: float  # share of the trajectories that were begun
+    tokens_each: float  # sampled in a finished trajectory, and in a cancelled one until then
+    cancelled_tokens_each: float
 
 
 class CountingPool(EnginePool):
@@ -156,7 +161,11 @@ def settings(case: Case) -> Config:
         name="bench-scale",
         curriculum=CurriculumConfig([stage], ValidationConfig(1, 10**6)),
         actors=ActorsConfig(
-            calls="python", max_open_groups=case.num_open // GROUP_SIZE, num_env_actors=NUM_ENV_ACTORS, deadline_s=1e4
+            calls="python",
+            max_open_groups=case.num_open // GROUP_SIZE,
+            num_env_actors=NUM_ENV_ACTORS,
+            deadline_s=1e4,
+            redundancy=case.redundancy,
         ),
         learner=LearnerConfig(
             num_steps=case.num_steps,
@@ -213,10 +222,31 @@ async def play(case: Case, model: str) -> Result:
         steps = read_history(folder).steps
     finally:
         shutil.rmtree(folder, ignore_errors=True)
-    groups = sum(step.metrics["actors/trajectories"] for step in steps) / GROUP_SIZE
+    groups = _sum(steps, "actors/trajectories") / GROUP_SIZE
+    cancelled = _sum(steps, "actors/cancelled")
     kb = (memory.peak_gb - before) * GIB / 1e3 / case.num_open
     ms_per_turn = {part: 1e3 * seconds / played for part, seconds in cpu.most_common()}
-    return Result(played / wall, groups / wall, ms_per_turn, cpu["driver"] / wall, kb, _idle(steps[1:]))
+    return Result(
+        played / wall,
+        groups / wall,
+        ms_per_turn,
+        driver_share=cpu["driver"] / wall,
+        kb_per_trajectory=kb,
+        idle=_idle(steps[1:]),
+        stale=_sum(steps, "buffer/stale") / groups,
+        cancelled=cancelled / (cancelled + groups * GROUP_SIZE),
+        tokens_each=_mean(steps, "actors/tokens_each"),
+        cancelled_tokens_each=_mean(steps, "actors/cancelled_tokens_each"),
+    )
+
+
+def _sum(steps: Sequence[StepReport], name: str) -> float:
+    return sum(step.metrics.get(name, 0.0) for step in steps)
+
+
+def _mean(steps: Sequence[StepReport], name: str) -> float:
+    found = [step.metrics[name] for step in steps if name in step.metrics]
+    return sum(found) / len(found) if found else 0.0
 
 
 def _cpu_s() -> Counter[str]:
@@ -240,10 +270,13 @@ def tell(name: str, case: Case, result: Result) -> None:
     print(
         f"{name:14} {result.turns_per_s:7.0f} turns/s {result.groups_per_s:6.1f} groups/s   "
         f"driver {result.driver_share:4.0%} of a core   "
-        f"{result.kb_per_trajectory:6.0f} kB a trajectory   learner idle {result.idle:5.1%}"
+        f"{result.kb_per_trajectory:6.0f} kB a trajectory   learner idle {result.idle:5.1%}   dropped {result.stale:.1%}"
     )
     shares = ", ".join(f"{part} {spent:.2f}" for part, spent in result.ms_per_turn.items())
     print(f"{'':14} {sum(result.ms_per_turn.values()):7.2f} ms of CPU a turn: {shares}", flush=True)
+    if case.redundancy:
+        lengths = f"{result.cancelled_tokens_each:.0f} tokens by then, the finished {result.tokens_each:.0f}"
+        print(f"{'':14} {result.cancelled:7.0%} of the trajectories cancelled: {lengths}", flush=True)
     OUT.mkdir(parents=True, exist_ok=True)
     record = {**asdict(case), **asdict(result), "command": "make bench-scale"}
     (OUT / f"scale-{name.replace(' ', '-')}.json").write_text(json.dumps(record, indent=1))
@@ -255,6 +288,7 @@ CASES = {
     # The lag allows as many groups to be open, and more of them end than are open: each case is in full swing.
     "turns": {"open 1000": TURNS, "open 10000": replace(TURNS, num_open=10_000, mean_s=2.0, groups_per_batch=320, num_steps=11)},
     "lag": {f"lag {lag}": replace(LAG, max_lag=lag) for lag in (0, 1, 2, 4)},
+    "tail": {f"redundancy {extra}": replace(LAG, redundancy=extra) for extra in (0, 2)},
 }
 
 

@@ -1,4 +1,4 @@
-"""From groups to what one optimiser step eats. Axes: T unique tokens, S segments, A trained action tokens."""
+"""From groups to what one optimiser step eats. Axes: L tokens of a trajectory, T unique ones, S segments, A trained actions."""
 
 from __future__ import annotations
 
@@ -16,19 +16,25 @@ Ints = NDArray[np.int64]
 Floats = NDArray[np.float32]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Sample:
-    """A trajectory made flat. All fields are of one length; off the mask logprobs and advantages are 0, temperatures 1."""
+    """A trajectory made flat. Off the mask logprobs and advantages are 0, temperatures 1."""
 
-    tokens: tuple[int, ...]
-    mask: tuple[bool, ...]
-    logprobs: tuple[float, ...]
-    advantages: tuple[float, ...]
-    temperatures: tuple[float, ...]
+    tokens_L: Ints
+    mask_L: NDArray[np.bool_]
+    logprobs_L: Floats
+    advantages_L: Floats
+    temperatures_L: Floats
 
-    def cut(self, end: int, mask: tuple[bool, ...]) -> Sample:
-        """The first `end` tokens, with another mask."""
-        return Sample(self.tokens[:end], mask[:end], self.logprobs[:end], self.advantages[:end], self.temperatures[:end])
+    @property
+    def num_actions(self) -> int:
+        return int(self.mask_L.sum())
+
+    def cut(self, mask_L: NDArray[np.bool_]) -> Sample:
+        """As far as another mask's last action, with that mask."""
+        end = int(np.flatnonzero(mask_L)[-1]) + 1
+        columns = (self.tokens_L, mask_L, self.logprobs_L, self.advantages_L, self.temperatures_L)
+        return Sample(*(column[:end] for column in columns))
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -76,25 +82,25 @@ def flatten(trajectory: Trajectory, advantages: Sequence[float]) -> Sample:
     """
     if len(advantages) != len(trajectory.turns):
         raise ValueError(f"trajectory {trajectory.id!r}: {len(advantages)} advantages for {len(trajectory.turns)} turns")
-    tokens: list[int] = []
-    mask: list[bool] = []
-    logprobs: list[float] = []
-    spread: list[float] = []
-    temperatures: list[float] = []
+    tokens_L = np.fromiter(
+        (token for turn in trajectory.turns for part in (turn.context, turn.action) for token in part), np.int64
+    )
+    mask_L, temperatures_L = np.zeros(len(tokens_L), np.bool_), np.ones(len(tokens_L), np.float32)
+    logprobs_L, advantages_L = np.zeros((2, len(tokens_L)), np.float32)
+    stop = 0
     for turn, advantage in zip(trajectory.turns, advantages, strict=True):
         is_policy = turn.author is Author.POLICY
-        trained = is_policy or advantage != 0
         if is_policy and len(turn.logprobs) != len(turn.action):
             raise ValueError(f"trajectory {trajectory.id!r}: {len(turn.logprobs)} logprobs for {len(turn.action)} tokens")
-        blank, size = len(turn.context), len(turn.action)
-        tokens += [*turn.context, *turn.action]
-        mask += [False] * blank + [trained] * size
-        logprobs += [0.0] * blank + (list(turn.logprobs) if is_policy else [0.0] * size)
-        spread += [0.0] * blank + [advantage if trained else 0.0] * size
-        temperatures += [1.0] * blank + [turn.temperature if is_policy else 1.0] * size
-    if mask and mask[0]:
+        start = stop + len(turn.context)
+        stop = start + len(turn.action)
+        if is_policy:
+            logprobs_L[start:stop], temperatures_L[start:stop] = turn.logprobs, turn.temperature
+        if is_policy or advantage:
+            mask_L[start:stop], advantages_L[start:stop] = True, advantage
+    if len(mask_L) and mask_L[0]:
         raise ValueError(f"trajectory {trajectory.id!r} begins with an action: nothing predicts its first token")
-    return Sample(tuple(tokens), tuple(mask), tuple(logprobs), tuple(spread), tuple(temperatures))
+    return Sample(tokens_L, mask_L, logprobs_L, advantages_L, temperatures_L)
 
 
 def assemble(
@@ -107,15 +113,18 @@ def assemble(
     full: int = 0,
     every_action: bool = False,
 ) -> Batch:
-    """Advantages, flattening, weights and packing. ValueError where there is nothing to train on.
+    """Advantages, flattening, weights and packing. ValueError where groups hold nothing to train on.
 
+    Without any group (none had signal) the batch is empty: an update with it changes nothing, and is counted.
     Actions without advantage have no gradient in any loss of `learner.loss`: they are left out, and so are the tokens
     after a sample's last action that has one, unless `every_action` is asked for (a penalty towards the initial model).
     A batch of fewer groups than `full` counts for less: the groups left out had no signal, and no gradient to give.
     `aggregation` "token" weighs every action token alike; "sequence" every trajectory, its tokens alike within it.
     """
+    if not groups:
+        return Batch(((),) * num_ranks, 0, 0)
     samples = _samples(groups, credit)
-    lengths = [sum(sample.mask) for sample in samples]
+    lengths = [sample.num_actions for sample in samples]
     total = min(1.0, len(groups) / full) if full else 1.0
     if aggregation == "token":
         weights = [total / sum(lengths)] * len(samples)
@@ -125,7 +134,7 @@ def assemble(
         raise ValueError(f"no aggregation is called {aggregation!r}: choose token or sequence")
     if not every_action:
         samples, weights = _telling(samples, weights)
-    parts = pack([sample.tokens for sample in samples], max_tokens, multiple=num_ranks)
+    parts = pack([sample.tokens_L for sample in samples], max_tokens, multiple=num_ranks)
     microbatches = [_microbatch([samples[i] for i in part], [weights[i] for i in part]) for part in parts]
     counts = [(micro.num_tokens, micro.num_actions) for micro in microbatches]
     return Batch(_deal(microbatches, num_ranks), *map(sum, zip(*counts, strict=True)))
@@ -138,7 +147,7 @@ def _samples(groups: Sequence[Group], credit: Credit) -> list[Sample]:
         for trajectory, advantages in zip(group.trajectories, credit(group), strict=True)
         if advantages
     ]
-    samples = [sample for sample in samples if any(sample.mask)]
+    samples = [sample for sample in samples if sample.num_actions]
     if not samples:
         raise ValueError(f"{len(groups)} groups hold no action token to train on: take groups with sound trajectories")
     return samples
@@ -146,30 +155,27 @@ def _samples(groups: Sequence[Group], credit: Credit) -> list[Sample]:
 
 def _telling(samples: Sequence[Sample], weights: Sequence[float]) -> tuple[list[Sample], list[float]]:
     """The samples cut after their last action with an advantage, others off the mask; all as they are where none has one."""
-    kept: list[tuple[Sample, float]] = []
-    for sample, weight in zip(samples, weights, strict=True):
-        mask = tuple(is_action and advantage != 0 for is_action, advantage in zip(sample.mask, sample.advantages, strict=True))
-        if any(mask):
-            end = len(mask) - mask[::-1].index(True)
-            kept.append((sample.cut(end, mask), weight))
+    pairs = zip(samples, weights, strict=True)
+    telling = ((sample, sample.mask_L & (sample.advantages_L != 0), weight) for sample, weight in pairs)
+    kept = [(sample.cut(mask_L), weight) for sample, mask_L, weight in telling if mask_L.any()]
     if not kept:
         return list(samples), list(weights)
     return [sample for sample, _ in kept], [weight for _, weight in kept]
 
 
 def _microbatch(samples: Sequence[Sample], weights: Sequence[float]) -> Microbatch:
-    forest = build([sample.tokens for sample in samples])
-    places = [np.flatnonzero(sample.mask) for sample in samples]
+    forest = build([sample.tokens_L for sample in samples])
+    places = [np.flatnonzero(sample.mask_L) for sample in samples]
     rows = list(zip(samples, places, strict=True))
     return Microbatch(
         tokens_T=forest.tokens_T,
         positions_T=forest.positions_T,
         segments_S3=forest.segments_S3,
         sources_A=np.concatenate([path[at - 1] for path, at in zip(forest.paths, places, strict=True)]),
-        targets_A=np.concatenate([np.asarray(sample.tokens, np.int64)[at] for sample, at in rows]),
-        logprobs_A=np.concatenate([np.asarray(sample.logprobs, np.float32)[at] for sample, at in rows]),
-        advantages_A=np.concatenate([np.asarray(sample.advantages, np.float32)[at] for sample, at in rows]),
-        temperatures_A=np.concatenate([np.asarray(sample.temperatures, np.float32)[at] for sample, at in rows]),
+        targets_A=np.concatenate([sample.tokens_L[at] for sample, at in rows]),
+        logprobs_A=np.concatenate([sample.logprobs_L[at] for sample, at in rows]),
+        advantages_A=np.concatenate([sample.advantages_L[at] for sample, at in rows]),
+        temperatures_A=np.concatenate([sample.temperatures_L[at] for sample, at in rows]),
         weights_A=np.repeat(np.asarray(weights, np.float32), [len(at) for at in places]),
     )
 

@@ -30,6 +30,7 @@ class LearnerConfig:
     max_refills: int = 8  # groups without signal that are replaced per step, before the batch is left smaller
     max_tokens: int = 1536
     dtype: str = "bfloat16"
+    dither: bool = True  # of the fp32 masters of bfloat16 weights, which would else not follow small updates at first
     credit: str = "grpo"
     aggregation: str = "token"
     loss: str = "clipped"

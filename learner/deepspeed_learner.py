@@ -25,6 +25,7 @@ from learner.allocator import Pages
 from learner.batch import Microbatch
 from learner.config import LearnerConfig
 from learner.depot import Depot
+from learner.dither import dither
 from learner.forward import action_logprobs
 from learner.loss import LOSSES, Targets, kl_penalty, means
 from learner.publish import publish
@@ -39,12 +40,16 @@ Result = TypeVar("Result")
 
 @dataclass(frozen=True, slots=True)
 class LearnerPlace:
-    """Where one rank runs. `rendezvous` is an init method that all ranks reach: "tcp://host:port" or "file:///path"."""
+    """Where one rank runs. `rendezvous` is an init method that all ranks reach: "tcp://host:port" or "file:///path".
+
+    Publications are sent on to `depot`, where there is one.
+    """
 
     rank: int
     num_ranks: int
     rendezvous: str
     threads: int
+    depot: Depot | None = None
 
 
 class Policy(torch.nn.Module):
@@ -61,18 +66,16 @@ class Policy(torch.nn.Module):
 
 
 class DeepSpeedLearner:
-    """One rank. Version and step are the number of updates made; rank 0 publishes into `folder`, and on to `depot`.
+    """One rank. Version and step are the number of updates made; rank 0 publishes into `folder`.
 
     "nll" fits the bare model, whatever temperature actions were sampled at.
     Work runs in one thread of its own, so that an actor answers while it trains.
     """
 
-    def __init__(
-        self, config: LearnerConfig, place: LearnerPlace, *, model: str, folder: str, seed: int, depot: Depot | None = None
-    ) -> None:
+    def __init__(self, config: LearnerConfig, place: LearnerPlace, *, model: str, folder: str, seed: int) -> None:
         self._config = config
         self._place = place
-        self._folder, self._depot = folder, depot
+        self._folder = folder
         self._bare = config.loss == "nll"
         self._step = 0
         self._pages = Pages()
@@ -81,7 +84,10 @@ class DeepSpeedLearner:
         self._thread.submit(self._start, model, seed).result()
 
     async def update(self, shard: Sequence[Microbatch]) -> Mapping[str, float]:
-        """One optimiser step over every rank's shard, which all hold as many microbatches; the whole batch's metrics."""
+        """One optimiser step over every rank's shard, which all hold as many microbatches; the whole batch's metrics.
+
+        Of none it is an update that changes nothing.
+        """
         return await self._run(lambda: self._update(shard))
 
     async def publish(self) -> Weights:
@@ -123,6 +129,10 @@ class DeepSpeedLearner:
         )  # fmt: skip
         with contextlib.redirect_stdout(io.StringIO()):  # it prints its memory use whatever the log level
             self._engine, *_ = deepspeed.initialize(model=self._policy, optimizer=self._optimizer, config=self._settings())
+        if config.dither and config.dtype == "bfloat16":
+            masters = self._masters()
+            for number, master in enumerate(masters):
+                dither(master.data, seed=len(masters) * self._place.rank + number)
         self._gathered = deepspeed.zero.GatheredParameters
         self._reference = self._frozen(model) if config.kl else None
         seed_all(seed + self._place.rank)
@@ -150,6 +160,11 @@ class DeepSpeedLearner:
         model = self._load_model(folder).requires_grad_(False)
         return Policy(model, self._device, bare=self._bare).to(self._device).eval()
 
+    def _masters(self) -> list[torch.Tensor]:
+        """This rank's part of the fp32 weights."""
+        zero = self._engine.optimizer
+        return list(zero.fp32_partitioned_groups_flat if self._config.zero_stage == 3 else zero.single_partition_of_fp32_groups)
+
     def _settings(self) -> dict[str, object]:
         """DeepSpeed's settings; nothing that decides what is learnt is left to its defaults, which have changed."""
         is_bf16 = self._config.dtype == "bfloat16"
@@ -174,6 +189,9 @@ class DeepSpeedLearner:
         }
 
     def _update(self, shard: Sequence[Microbatch]) -> dict[str, float]:
+        if not shard:
+            self._step += 1
+            return {}
         start = time.perf_counter()
         sums: dict[str, float] = {}
         for micro in shard:
@@ -224,7 +242,7 @@ class DeepSpeedLearner:
     def _publish(self) -> Weights:
         if self._place.rank == 0:
             local = publish(self._tensors(), self._step, self._folder)
-            return self._depot.send(local) if self._depot else local
+            return self._place.depot.send(local) if self._place.depot else local
         if self._config.zero_stage == 3:
             for _ in self._tensors():
                 pass

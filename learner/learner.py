@@ -11,7 +11,7 @@ from learner.weights import Weights
 
 class Learner(Protocol):
     async def update(self, batch: Batch) -> Mapping[str, float]:
-        """One optimiser step. Metric keys start with `learner/`."""
+        """One optimiser step; one without microbatches changes nothing, and counts. Metric keys start with `learner/`."""
         ...
 
     async def publish(self) -> Weights:

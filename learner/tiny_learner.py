@@ -35,6 +35,9 @@ class TinyLearner:
 
     async def update(self, batch: Batch) -> Mapping[str, float]:
         """One optimiser step over every shard: here one rank does the work of all."""
+        self._step += 1
+        if not batch.num_actions:
+            return {}
         self._optimizer.zero_grad()
         metrics: dict[str, float] = {}
         for micro in (micro for shard in batch.shards for micro in shard):
@@ -42,7 +45,6 @@ class TinyLearner:
                 metrics[name] = metrics.get(name, 0.0) + value
         norm = torch.nn.utils.clip_grad_norm_([self._embedding, self._head], self._config.max_grad_norm)
         self._optimizer.step()
-        self._step += 1
         return means(metrics) | {"learner/grad_norm": float(norm), "learner/tokens": float(batch.num_tokens)}
 
     async def publish(self) -> Weights:

@@ -25,7 +25,7 @@ class Forest:
     paths: tuple[Ints, ...]
 
 
-def build(sequences: Sequence[Sequence[int]]) -> Forest:
+def build(sequences: Sequence[Ints | Sequence[int]]) -> Forest:
     """The trie of the sequences: equal prefixes are merged, segments are the longest runs without a branch."""
     arrays = [np.asarray(sequence, dtype=np.int64) for sequence in sequences]
     paths = [np.empty(0, np.int64)] * len(arrays)
@@ -43,7 +43,7 @@ def build(sequences: Sequence[Sequence[int]]) -> Forest:
     return Forest(np.concatenate(tokens), np.concatenate(positions), _segments(parents_T), tuple(paths))
 
 
-def pack(sequences: Sequence[Sequence[int]], max_tokens: int, *, multiple: int = 1) -> list[list[int]]:
+def pack(sequences: Sequence[Ints | Sequence[int]], max_tokens: int, *, multiple: int = 1) -> list[list[int]]:
     """Indices of the sequences, parted so that each part's forest has at most `max_tokens` tokens, all nearly alike.
 
     A sequence longer than `max_tokens` gets a part of its own. No more parts than needed, rounded up to `multiple`
@@ -63,9 +63,9 @@ def pack(sequences: Sequence[Sequence[int]], max_tokens: int, *, multiple: int =
     return [order[start:stop] for start, stop in zip(cuts, [*cuts[1:], len(order)], strict=True)]
 
 
-def _order(sequences: Sequence[Sequence[int]]) -> list[int]:
+def _order(sequences: Sequence[Ints | Sequence[int]]) -> list[int]:
     # Sorted, every sequence's longest shared prefix is with its neighbour: siblings, and groups of one system prompt.
-    return sorted(range(len(sequences)), key=lambda index: tuple(sequences[index]))
+    return sorted(range(len(sequences)), key=[np.asarray(sequence).tolist() for sequence in sequences].__getitem__)
 
 
 def _common(a_L: Ints, b_L: Ints) -> int:

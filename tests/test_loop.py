@@ -40,6 +40,7 @@ from learner.buffer import Buffer
 from learner.config import LearnerConfig
 from learner.deepspeed_learner import DeepSpeedLearner, LearnerPlace
 from learner.learner import Learner
+from learner.publish import read as read_weights
 from learner.tiny_learner import TinyLearner
 from learner.weights import Weights
 from rewards.config import RewardsConfig, rubrics
@@ -134,10 +135,10 @@ def config(**learner) -> Config:
 
 
 def build(
-    folder: Path, byte_folder: str, config: Config, *, broken: int = 0, learner: Learner | None = None
+    folder: Path, byte_folder: str, config: Config, *, broken: int = 0, learner: Learner | None = None, skill: float = 0.6
 ) -> tuple[System, Keeper]:
     renderer = Renderer(byte_folder)
-    policy = Policy(renderer)
+    policy = Policy(renderer, skill=skill)
     pool = tasks(config, "train", most=30)
     curriculum = Registered(config.curriculum, env="shop", tasks=pool, oracle=ENVIRONMENTS["shop"].oracle, seed=config.seed)
     curriculum.issued = policy.issued
@@ -223,6 +224,20 @@ async def test_the_learner_does_not_wait_for_engines(tmp_path: Path, byte_folder
     keeper.close()
     assert learner.num_updates == 6 and Ledger(tmp_path / "ledger.jsonl").counts.stale == 0
     assert max(line["metrics"]["buffer/lag"] for line in steps(tmp_path)) <= 2
+
+
+@pytest.mark.parametrize("max_refills", [0, 2])
+async def test_a_run_whose_groups_all_lack_signal_ends(tmp_path: Path, byte_folder: str, max_refills: int) -> None:
+    """All is solved: nothing is left to learn, steps are counted and the weights stay."""
+    system, keeper = build(tmp_path, byte_folder, config(max_refills=max_refills), skill=1.0)
+    first = dict(read_weights(await system.learner.publish()))
+    await asyncio.wait_for(train(system, keeper), 60)
+    keeper.close()
+    assert keeper.step == 5 and system.buffer.version == 5
+    counts = Ledger(tmp_path / "ledger.jsonl").counts
+    assert counts.is_balanced and counts.trained == 0 and counts.filtered == 5 * (4 + max_refills)
+    last = dict(read_weights(await system.learner.publish()))
+    assert all(torch.equal(first[name], last[name]) for name in first)
 
 
 async def test_a_resumed_run_equals_an_unstopped_one_bit_for_bit(tmp_path: Path, byte_folder: str) -> None:

@@ -3,7 +3,8 @@ import contextlib
 
 import pytest
 
-from actors.engine import Completion, EngineError, PromptTooLong, Sampling
+from actors import engine_pool
+from actors.engine import Completion, EngineError, EngineStats, PromptTooLong, Sampling
 from actors.engine_pool import MAX_GAP, Deadlines, EnginePool, WeightsRefused
 from actors.scripted_engine import ScriptedEngine
 from learner.weights import Weights
@@ -18,6 +19,7 @@ class Machine(ScriptedEngine):
         super().__init__(lambda tokens, session: [number], max_model_len=100)
         self.number, self.loads, self.calls = number, 0, 0
         self.forgotten: list[str] = []
+        self.said = EngineStats()
         self.is_broken = self.is_hung = self.refuses = self.breaks_on_load = False
 
     async def generate(self, tokens, sampling, *, session) -> Completion:
@@ -34,6 +36,10 @@ class Machine(ScriptedEngine):
 
     async def forget(self, session: str) -> None:
         self.forgotten.append(session)
+
+    async def stats(self) -> EngineStats:
+        await self._breakdown(self.is_broken)
+        return self.said
 
     async def _breakdown(self, is_broken: bool) -> None:
         if is_broken:
@@ -234,6 +240,16 @@ async def test_an_engine_that_alone_refuses_is_replaced():
     await yard.whole()
     assert yard.asked == [0]
     assert {await yard.who(f"s{number}") for number in range(4)} == {1, 100}
+
+
+async def test_stats_are_of_the_engines_that_answer(monkeypatch):
+    monkeypatch.setattr(engine_pool, "STATS_S", 0.05)
+    yard = Yard()
+    for machine, said in zip(yard.machines, (EngineStats(3, 1, 50, 2, 0.4, 1), EngineStats(5, 0, 70, 1, 0.9, 2)), strict=True):
+        machine.said = said
+    assert await yard.pool.stats() == EngineStats(8, 1, 120, 1, 0.9, 3)
+    yard.machines[1].is_hung = True
+    assert await yard.pool.stats() == EngineStats(3, 1, 50, 2, 0.4, 1)
 
 
 def test_an_empty_pool_is_refused():

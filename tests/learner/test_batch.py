@@ -59,16 +59,16 @@ def weighted(batch: Batch) -> list[tuple[int, float, float, float]]:
 
 def test_flatten_joins_the_turns():
     sample = flatten(trajectory(turn([1, 2], [3, 4]), turn([5], [6])), [0.5, -1.0])
-    assert sample.tokens == (1, 2, 3, 4, 5, 6)
-    assert sample.mask == (False, False, True, True, False, True)
-    assert sample.logprobs == (0, 0, -3.0, -4.01, 0, -6.0)
-    assert sample.advantages == (0, 0, 0.5, 0.5, 0, -1.0)
+    assert sample.tokens_L.tolist() == [1, 2, 3, 4, 5, 6]
+    assert sample.mask_L.tolist() == [False, False, True, True, False, True]
+    assert sample.logprobs_L.tolist() == pytest.approx([0, 0, -3.0, -4.01, 0, -6.0])
+    assert sample.advantages_L.tolist() == [0, 0, 0.5, 0.5, 0, -1.0]
 
 
 def test_an_experts_turn_is_masked_unless_its_advantage_says_otherwise():
     episode = trajectory(turn([1], [2], Author.EXPERT), turn([3], [4]))
-    assert flatten(episode, [0.0, 1.0]).mask == (False, False, False, True)
-    assert flatten(episode, [1.0, 1.0]).mask == (False, True, False, True)
+    assert flatten(episode, [0.0, 1.0]).mask_L.tolist() == [False, False, False, True]
+    assert flatten(episode, [1.0, 1.0]).mask_L.tolist() == [False, True, False, True]
 
 
 def test_what_cannot_be_trained_on_is_refused():

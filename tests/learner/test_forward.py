@@ -130,9 +130,9 @@ def unpacked(model: PreTrainedModel, group: Group) -> torch.Tensor:
     total = torch.zeros(())
     for trajectory in group.trajectories:
         sample = flatten(trajectory, [0.0] * len(trajectory.turns))
-        scores = torch.log_softmax(model(torch.tensor([sample.tokens])).logits[0].float(), -1)
-        for place in np.flatnonzero(sample.mask):
-            total = total + sample.tokens[place] * scores[place - 1, sample.tokens[place]]
+        scores = torch.log_softmax(model(torch.from_numpy(sample.tokens_L[None])).logits[0].float(), -1)
+        for place in np.flatnonzero(sample.mask_L):
+            total = total + sample.tokens_L[place] * scores[place - 1, sample.tokens_L[place]]
     return total
 
 
