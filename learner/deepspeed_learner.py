@@ -161,9 +161,10 @@ class DeepSpeedLearner:
         return Policy(model, self._device, bare=self._bare).to(self._device).eval()
 
     def _masters(self) -> list[torch.Tensor]:
-        """This rank's part of the fp32 weights."""
-        zero = self._engine.optimizer
-        return list(zero.fp32_partitioned_groups_flat if self._config.zero_stage == 3 else zero.single_partition_of_fp32_groups)
+        """This rank's part of the fp32 weights, which DeepSpeed gives the optimizer to update; with stage 3 at each step only."""
+        if self._config.zero_stage == 3:
+            return list(self._engine.optimizer.fp32_partitioned_groups_flat)
+        return [master for group in self._optimizer.param_groups for master in group["params"]]
 
     def _settings(self) -> dict[str, object]:
         """DeepSpeed's settings; nothing that decides what is learnt is left to its defaults, which have changed."""
