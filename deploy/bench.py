@@ -1,6 +1,7 @@
 """`make bench`: what the system costs over its own parts, each as a ratio measured in one run.
 
-usage: python -m deploy.bench [engine] [learner] [tree] [publish] [delta]     all without a name; writes runs/bench/<name>.json
+usage: python -m deploy.bench [engine] [learner] [tree] [publish] [delta] [dither]
+All without a name; writes runs/bench/<name>.json.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import torch
-from transformers import AutoModelForCausalLM
+from transformers import AutoModelForCausalLM, PreTrainedModel
 
 from actors.engine import Sampling
 from actors.renderer import Renderer
@@ -36,6 +37,7 @@ from learner.depot import Depot, Replica
 from learner.forward import action_logprobs
 from learner.learner import Learner
 from learner.loss import LOSSES, Targets
+from learner.publish import read
 
 CONFIG = Path("deploy/experiments/shop.yaml")
 NUM_PROMPTS, NEW_TOKENS, ROUNDS = 64, 40, 5
@@ -182,11 +184,40 @@ async def bench_delta(config: Config, model: str) -> None:
     Figure("delta", size, size_mb, "MB", None).tell()
 
 
+async def bench_dither(config: Config, model: str) -> None:
+    """What the first update gains, in advantage-weighted log-probability of its own batch: bfloat16 weights over float32 ones."""
+    batch = assemble(groups(config, model)[:2], CREDITS["grpo"], num_ranks=1, max_tokens=config.learner.max_tokens)
+    gains = {}
+    for name, changes in (("float32", {"dtype": "float32"}), ("plain", {"dither": False}), ("dithered", {})):
+        limits = replace(config.learner, warmup_steps=0, **changes)
+        ours = learner(replace(config, name=f"bench-dither-{name}", learner=limits), model)
+        judge = AutoModelForCausalLM.from_pretrained(model, dtype=torch.float32)
+        before = _gain(judge, batch)
+        await ours.update(batch)
+        judge.load_state_dict({key: value.float() for key, value in read(await ours.publish())}, strict=False)
+        gains[name] = _gain(judge, batch) - before
+    print(f"{'':10} learning rate {config.learner.learning_rate:g}; without dither {gains['plain'] / gains['float32']:.2f}")
+    Figure("dither", gains["dithered"], gains["float32"], "nats a token", 0.9).tell()
+
+
+@torch.no_grad()
+def _gain(model: PreTrainedModel, batch: Batch) -> float:
+    pairs = ((micro, action_logprobs(model, micro)[0]) for micro in batch.shards[0])
+    return sum(float((torch.from_numpy(micro.weights_A * micro.advantages_A) * logprobs).sum()) for micro, logprobs in pairs)
+
+
 async def sharing(config: Config, model: str) -> None:
     await bench_tree(config, model, learner(config, model))
 
 
-BENCHES = {"engine": bench_engine, "learner": bench_learner, "tree": sharing, "publish": bench_publish, "delta": bench_delta}
+BENCHES = {
+    "engine": bench_engine,
+    "learner": bench_learner,
+    "tree": sharing,
+    "publish": bench_publish,
+    "delta": bench_delta,
+    "dither": bench_dither,
+}
 
 
 async def measure(name: str, config: Config, model: str) -> None:

@@ -29,7 +29,7 @@ pytestmark = pytest.mark.e2e
 ROOT = Path(__file__).parents[2]
 VOCAB = 64
 # The gradients of these batches are far below 1: clipping must act, or the tests would not see it.
-BASE = LearnerConfig(learning_rate=1e-2, max_grad_norm=0.05, warmup_steps=2, weight_decay=0.1)
+BASE = LearnerConfig(learning_rate=1e-2, max_grad_norm=0.05, warmup_steps=2, weight_decay=0.1, dither=False)
 
 
 @dataclass(frozen=True)
@@ -198,6 +198,18 @@ def test_another_zero_stage_is_refused(home):
     whole(home, 1, 1)
     with pytest.raises(ValueError, match="saved with learner.zero_stage=1, not 2"):
         run(home, "refused", config(1, 2), load=str(home / "saved-1-1"))
+
+
+@pytest.mark.parametrize(("ranks", "stage", "dither"), [(1, 1, True), (2, 2, True), (2, 3, True), (1, 1, False)])
+def test_dithered_masters_let_16_bit_weights_follow_small_updates(home, ranks, stage, dither):
+    """As far as float32 weights move, along their way: a step of the format is five times what four updates come to."""
+    small = replace(config(ranks, stage), learning_rate=5e-5, warmup_steps=0)
+    _, exact = run(home, f"exact-{ranks}-{stage}-{dither}", replace(small, dtype="float32"))
+    _, found = run(home, f"small-{ranks}-{stage}-{dither}", replace(small, dither=dither))
+    start, _ = reference(home / "model", 0)
+    there, here = (torch.cat([(x.float() - start[n]).flatten() for n, x in read(weights)]) for weights in (exact, found))
+    followed = float(here @ there / (there @ there))
+    assert 0.9 < followed < 1.1 if dither else followed < 0.5
 
 
 def test_kl_holds_the_policy_back(home):
