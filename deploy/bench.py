@@ -188,7 +188,7 @@ async def bench_dither(config: Config, model: str) -> None:
     """What the first update gains, in advantage-weighted log-probability of its own batch: bfloat16 weights over float32 ones."""
     batch = assemble(groups(config, model)[:2], CREDITS["grpo"], num_ranks=1, max_tokens=config.learner.max_tokens)
     gains = {}
-    for name, changes in (("float32", {"dtype": "float32"}), ("plain", {"dither": False}), ("dithered", {})):
+    for name, changes in (("float32", {"dtype": "float32"}), ("plain", {"dither": False}), ("dithered", {"dither": True})):
         limits = replace(config.learner, warmup_steps=0, **changes)
         ours = learner(replace(config, name=f"bench-dither-{name}", learner=limits), model)
         judge = AutoModelForCausalLM.from_pretrained(model, dtype=torch.float32)
