@@ -20,7 +20,7 @@ from blake3 import blake3
 from numpy.typing import NDArray
 from pyarrow import fs
 
-from learner.publish import MANIFEST, Manifest, WeightsError, manifest_of
+from learner.publish import MANIFEST, Manifest, WeightsError, compare, manifest_of
 from learner.weights import Weights
 
 CHUNK = 16 << 20  # bytes of a shard that are compressed together; even
@@ -226,7 +226,7 @@ def _record(weights: Weights) -> Record:
             content = file.read()
     except OSError as error:
         raise WeightsError(f"version {weights.version} cannot be read: {error}") from error
-    _compare(weights.where, weights.checksum, content)
+    compare(weights.where, weights.checksum, _digest(content))
     found = json.loads(content)
     base = Weights(**found["base"]) if found["base"] else None
     return Record(found["version"], base, found["whole"], tuple(Part(**part) for part in found["parts"]))
@@ -238,11 +238,9 @@ def _checked(system: fs.FileSystem, path: str, part: Part) -> bytes:
             content = file.read()
     except OSError as error:
         raise WeightsError(f"{path} cannot be read: {error}") from error
-    _compare(path, part.blake3, content)
+    compare(path, part.blake3, _digest(content))
     return content
 
 
-def _compare(where: str, expected: str, content: bytes) -> None:
-    found = blake3(content, max_threads=blake3.AUTO).hexdigest()
-    if found != expected:
-        raise WeightsError(f"{where}: its checksum should be {expected} and is {found}; publish the version again")
+def _digest(content: bytes) -> str:
+    return blake3(content, max_threads=blake3.AUTO).hexdigest()

@@ -97,11 +97,11 @@ def verify(weights: Weights) -> Manifest:
         text = (folder / MANIFEST).read_bytes()
     except OSError as error:
         raise WeightsError(f"version {weights.version} cannot be read: {error}") from error
-    _compare(folder / MANIFEST, weights.checksum, blake3(text).hexdigest())
+    compare(folder / MANIFEST, weights.checksum, blake3(text).hexdigest())
     manifest = manifest_of(text)
     for shard in manifest.shards:
         path = folder / shard.file
-        _compare(path, shard.blake3, digest(path) if path.is_file() else "no file")
+        compare(path, shard.blake3, digest(path) if path.is_file() else "no file")
     return manifest
 
 
@@ -209,7 +209,8 @@ def manifest_of(text: bytes) -> Manifest:
     return Manifest(document["version"], tuple(shards))
 
 
-def _compare(path: Path, expected: str, found: str) -> None:
+def compare(path: Path | str, expected: str, found: str) -> None:
+    """Raise WeightsError, with the file and both checksums, unless they are equal."""
     if expected != found:
         raise WeightsError(f"{path}: its checksum should be {expected} and is {found}; publish the version again")
 
