@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import ast
 import json
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from envs.call_text import Call, NotACall, Value, read_list
 from envs.types import Json, Message, ToolCall
 
 TAGGED = re.compile(r"<tool_call>(.*?)</tool_call>", re.DOTALL)
@@ -82,54 +82,26 @@ def _read_python(text: str) -> tuple[ToolCall, ...] | str:
     if not text.lstrip().startswith("["):
         return ()
     try:
-        tree = ast.parse(text.strip(), mode="eval")
-    except (SyntaxError, ValueError, RecursionError, MemoryError):
-        return "not a list of calls"
-    if not isinstance(tree.body, ast.List) or not tree.body.elts:
-        return "not a list of calls"
-    calls: list[ToolCall] = []
-    for node in tree.body.elts:
-        call = _read_call(node)
-        if isinstance(call, str):
-            return call
-        calls.append(call)
-    return tuple(calls)
+        return tuple(map(_named, read_list(text)))
+    except NotACall as error:
+        return str(error)
 
 
-def _read_call(node: ast.expr) -> ToolCall | str:
-    if not isinstance(node, ast.Call) or not (name := _dotted(node.func)):
-        return "not a list of calls"
-    if node.args or not all(keyword.arg for keyword in node.keywords):
-        return "an argument without its name"
-    arguments: dict[str, Json] = {}
-    for keyword in node.keywords:
-        if not keyword.arg or keyword.arg in arguments:
-            return "an argument given twice"
-        try:
-            arguments[keyword.arg] = _json(ast.literal_eval(keyword.value))
-        except (ValueError, TypeError, RecursionError, MemoryError):
-            return "an argument that is no literal"
-    return ToolCall(name, arguments)
+def _named(call: Call) -> ToolCall:
+    if call.args:
+        raise NotACall("an argument without its name")
+    return ToolCall(call.name, {name: _json(value) for name, value in call.kwargs.items()})
 
 
-def _dotted(node: ast.expr) -> str:
-    if isinstance(node, ast.Name):
-        return node.id
-    if isinstance(node, ast.Attribute) and (before := _dotted(node.value)):
-        return f"{before}.{node.attr}"
-    return ""
-
-
-def _json(value: object) -> Json:
-    """A Python literal as JSON's types; ValueError for those that JSON has not."""
-    if value is None or isinstance(value, (str, int, float, bool)):
-        json.dumps(value, allow_nan=False)  # refuses infinity, and an integer too long to be written
-        return value
+def _json(value: Value) -> Json:
+    """A Python literal as JSON's types."""
     if isinstance(value, (list, tuple)):
         return [_json(item) for item in value]
-    if isinstance(value, dict) and all(isinstance(key, str) for key in value):
-        return {str(key): _json(item) for key, item in value.items()}
-    raise ValueError(f"{value!r} is not JSON")
+    if not isinstance(value, dict):
+        return value
+    if not all(isinstance(key, str) for key in value):
+        raise NotACall("an object's key is no text")
+    return {str(key): _json(item) for key, item in value.items()}
 
 
 CALL_FORMATS = {

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import random
+import re
 import string
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from typing import cast
 
@@ -21,19 +23,38 @@ CATEGORIES = (
 MALFORMED = "malformed"  # the error code of a message that could not be read
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Rule:
-    """The hint for one error of one tool ("*": of any). `hint` may name the call's arguments in braces."""
+    """The hint for one error of one tool ("*": of any). Names in braces stand for any text in `error`.
+
+    `hint` may name those, and the call's arguments.
+    """
 
     tool: str
     error: str
     category: str
     hint: str
 
-    def text(self, call: ToolCall) -> str:
-        """The hint with the call's arguments filled in; "?" where the call has no such argument."""
-        fields = {name for _, name, _, _ in string.Formatter().parse(self.hint) if name}
-        return self.hint.format_map({name: _shown(call.arguments.get(name)) for name in fields})
+    @cached_property
+    def pattern(self) -> re.Pattern[str]:
+        """What the errors of this rule look like."""
+        found: list[str] = []
+        for literal, name, _, _ in string.Formatter().parse(self.error):
+            found.append(re.escape(literal))
+            if name is not None:
+                found.append(f"(?P={name})" if f"(?P<{name}>.*?)" in found else f"(?P<{name}>.*?)")
+        return re.compile("".join(found), re.DOTALL)
+
+    @property
+    def is_open(self) -> bool:
+        """Whether it takes any error."""
+        return self.error.startswith("{") and self.error.find("}") == len(self.error) - 1
+
+    def text(self, call: ToolCall, error: str) -> str:
+        """The hint with its names filled in; "?" for what neither the error nor the call has."""
+        match = self.pattern.fullmatch(error)
+        values = {**call.arguments, **(match.groupdict() if match else {})}
+        return self.hint.format_map({name: _shown(values.get(name)) for name in _names(self.hint)})
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,15 +63,16 @@ class Rules:
 
     name: str
     version: int
-    rules: Mapping[tuple[str, str], Rule] = field(default_factory=dict)
+    rules: Mapping[str, tuple[Rule, ...]] = field(default_factory=dict)  # by tool
 
     def find(self, tool: str, error: str) -> Rule | None:
-        """The rule for that tool's error: the tool's own, else the one for any tool."""
-        return self.rules.get((tool, error)) or self.rules.get(("*", error))
+        """The rule for that tool's error: its own, else one for any tool, else its own for any error at all."""
+        candidates = sorted((*self.rules.get(tool, ()), *self.rules.get("*", ())), key=lambda rule: rule.is_open)
+        return next((rule for rule in candidates if rule.pattern.fullmatch(error)), None)
 
     def id(self, rule: Rule) -> str:
         tool = "" if rule.tool == "*" else f"{rule.tool}-"
-        return f"{self.name}/{tool}{rule.error.replace(' ', '-')}@{self.version}"
+        return f"{self.name}/{tool}{re.sub(r'[^a-zA-Z0-9]+', '-', rule.error).strip('-')}@{self.version}"
 
 
 def load_rules(path: str) -> Rules:
@@ -61,12 +83,12 @@ def load_rules(path: str) -> Rules:
         raise ValueError(f"{path}: cannot be read as YAML ({error}); give the path of a rules file") from error
     match data:
         case {"name": str(name), "version": int(version), "rules": [*entries]}:
-            rules: dict[tuple[str, str], Rule] = {}
+            rules: dict[str, tuple[Rule, ...]] = {}
             for number, entry in enumerate(entries, start=1):
                 rule = _rule(entry, f"{path}: rule {number}")
-                if (rule.tool, rule.error) in rules:
+                if any(rule.error == other.error for other in rules.get(rule.tool, ())):
                     raise ValueError(f"{path}: rule {number}: a second for {rule.tool!r}, {rule.error!r}; keep one")
-                rules[rule.tool, rule.error] = rule
+                rules[rule.tool] = (*rules.get(rule.tool, ()), rule)
             return Rules(name, version, rules)
         case _:
             raise ValueError(f"{path}: needs the keys name (text), version (a whole number) and rules (a list)")
@@ -80,18 +102,23 @@ def _rule(entry: Json, where: str) -> Rule:
             raise ValueError(f"{where}: {entry!r} needs exactly the texts tool, error, category and hint")
     if category not in CATEGORIES:
         raise ValueError(f"{where}: unknown category {category!r}; use one of {', '.join(CATEGORIES)}")
-    try:
-        parts = list(string.Formatter().parse(hint))
-    except ValueError as bad:
-        raise ValueError(f"{where}: bad hint {hint!r}: {bad}; double a brace that is meant as one") from bad
-    if any(name is not None and (not name.isidentifier() or spec or conversion) for _, name, spec, conversion in parts):
-        raise ValueError(f"{where}: bad hint {hint!r}: only plain {{argument}} names may stand in braces")
+    for key, text in (("error", error), ("hint", hint)):
+        try:
+            parts = list(string.Formatter().parse(text))
+        except ValueError as bad:
+            raise ValueError(f"{where}: bad {key} {text!r}: {bad}; double a brace that is meant as one") from bad
+        if any(name is not None and (not name.isidentifier() or spec or conversion) for _, name, spec, conversion in parts):
+            raise ValueError(f"{where}: bad {key} {text!r}: only plain {{argument}} names may stand in braces")
     return Rule(tool, error, category, hint)
 
 
+def _names(text: str) -> set[str]:
+    return {name for _, name, _, _ in string.Formatter().parse(text) if name}
+
+
 def _shown(value: Json) -> str:
-    """A policy's argument made safe to quote: short, and never another type's text (a huge int raises when written)."""
-    return value[:24] if isinstance(value, str) else "?"
+    """Made safe to quote: short, and of a type whose text is short (a huge int raises when written)."""
+    return value[:60] if isinstance(value, str) else str(value) if isinstance(value, int) and abs(value) < 10**12 else "?"
 
 
 class Augmented:
@@ -126,7 +153,7 @@ class Augmented:
         for place, outcome in zip(places, _outcomes(signals), strict=not signals.malformed):
             rule = self._rules.find(outcome.call.name, outcome.error) if outcome.error else None
             if outcome.error and self._rng.random() < self._strength and rule:
-                content = _rewritten(messages[place].content, rule.text(outcome.call))
+                content = _rewritten(messages[place].content, rule.text(outcome.call, outcome.error))
                 messages[place] = replace(messages[place], content=content)
                 fired.append(self._rules.id(rule))
         return replace(observation, messages=tuple(messages), signals=replace(signals, hints=(*signals.hints, *fired)))

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from envs import shop
+from envs import bfcl, shop
 from envs.types import Message, Observation, Task
 
 
@@ -37,6 +37,7 @@ class Entry:
 
 
 ENVIRONMENTS: dict[str, Entry] = {
+    "bfcl": Entry(bfcl.Bfcl, bfcl.taskset, bfcl.LEVELS, bfcl.RULES, bfcl.oracle, is_quick=True),
     "shop": Entry(shop.Shop, shop.taskset, shop.LEVELS, shop.RULES, shop.oracle, is_quick=True),
 }
 

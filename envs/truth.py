@@ -14,15 +14,19 @@ _ENCODER = json.JSONEncoder(sort_keys=True)
 
 @dataclass(frozen=True, slots=True)
 class Reference:
-    """One user turn's reference calls, their results in the same order, and the state after them."""
+    """One user turn's reference calls, their results in the same order, and the state after them.
+
+    `needs_call` where knowing the results is not enough: some call must be made in this very turn.
+    """
 
     calls: tuple[ToolCall, ...]
     results: tuple[Json, ...]
     state: Json
+    needs_call: bool = False
 
     def as_json(self) -> dict[str, Json]:
         calls: list[Json] = [{"name": call.name, "arguments": dict(call.arguments)} for call in self.calls]
-        return {"calls": calls, "results": list(self.results), "state": self.state}
+        return {"calls": calls, "results": list(self.results), "state": self.state, "needs_call": self.needs_call}
 
 
 def references(task: Task) -> tuple[Reference, ...]:
@@ -41,4 +45,5 @@ def _read(entry: Mapping[str, Json]) -> Reference:
         tuple(ToolCall(str(call["name"]), cast(dict[str, Json], call["arguments"])) for call in calls),
         tuple(cast(list[Json], entry["results"])),
         entry["state"],
+        entry.get("needs_call") is True,
     )

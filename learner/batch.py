@@ -33,8 +33,8 @@ class Sample:
     def cut(self, mask_L: NDArray[np.bool_]) -> Sample:
         """As far as another mask's last action, with that mask."""
         end = int(np.flatnonzero(mask_L)[-1]) + 1
-        columns = (self.tokens_L, mask_L, self.logprobs_L, self.advantages_L, self.temperatures_L)
-        return Sample(*(column[:end] for column in columns))
+        logprobs_L, advantages_L, temperatures_L = self.logprobs_L[:end], self.advantages_L[:end], self.temperatures_L[:end]
+        return Sample(self.tokens_L[:end], mask_L[:end], logprobs_L, advantages_L, temperatures_L)
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -15,7 +15,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from datetime import timedelta
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 from transformers import AutoModelForCausalLM, PreTrainedModel
@@ -163,7 +163,8 @@ class DeepSpeedLearner:
     def _masters(self) -> list[torch.Tensor]:
         """This rank's part of the fp32 weights, which DeepSpeed gives the optimizer to update; with stage 3 at each step only."""
         if self._config.zero_stage == 3:
-            return list(self._engine.optimizer.fp32_partitioned_groups_flat)
+            optimizer: Any = self._engine.optimizer  # as stage 3 wraps it
+            return list(optimizer.fp32_partitioned_groups_flat)
         return [master for group in self._optimizer.param_groups for master in group["params"]]
 
     def _settings(self) -> dict[str, object]:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Protocol
 
 from envs.types import Stop, Task, Trajectory
-from rewards.user_turns import solved
+from rewards.user_turns import succeeded
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,7 +28,7 @@ class Reward(Protocol):
 class Rubric:
     """Weighted parts: reward = sum of weight x value. `turn_rewards` come from the parts that have them, weighed alike.
 
-    Parts without a weight are recorded and pay nothing. Success is every user turn solved, whatever the weights.
+    Parts without a weight are recorded and pay nothing. Success is `succeeded`, whatever the weights.
     """
 
     rewards: Mapping[str, Reward]
@@ -39,13 +39,12 @@ class Rubric:
         if trajectory.stop is Stop.FAULT:
             return trajectory
         scores = {name: reward(task, trajectory) for name, reward in self.rewards.items()}
-        verdicts = solved(task, trajectory)
         return replace(
             trajectory,
             reward=sum(weight * scores[name].value for name, weight in self.weights.items()),
             parts={name: score.value for name, score in scores.items()},
             turn_rewards=self._turn_rewards(scores),
-            success=bool(verdicts) and all(verdicts),
+            success=succeeded(task, trajectory),
         )
 
     def _turn_rewards(self, scores: Mapping[str, Score]) -> tuple[float, ...]:

@@ -41,16 +41,26 @@ def solved(task: Task, trajectory: Trajectory) -> tuple[bool, ...]:
     """Per user turn: it ended in the reference's state, and every reference result had been seen by then.
 
     Environment Tuning (2510.10197, 3.4): r_state * r_exec; results are contained as a multiset, in any order, in all
-    the results so far.
+    the results so far. A user turn without reference calls is solved where it ended without a call.
     """
     seen: Counter[str] = Counter()
     verdicts: list[bool] = []
     for reference, turn in zip(references(task), user_turns(task, trajectory), strict=True):
-        seen.update(canonical(outcome.result) for outcome in turn.outcomes if not outcome.error)
+        seen.update(canonical(outcome.result) for outcome in turn.outcomes)
         verdicts.append(_is_solved(reference, turn, seen))
     return tuple(verdicts)
 
 
+def succeeded(task: Task, trajectory: Trajectory) -> bool:
+    """Every user turn that has reference calls is solved, and the last one ended; as BFCL's checker passes over the others."""
+    turns = zip(references(task), user_turns(task, trajectory), solved(task, trajectory), strict=True)
+    verdicts = [is_solved if reference.calls else turn.state is not None for reference, turn, is_solved in turns]
+    return bool(verdicts) and all(verdicts)
+
+
 def _is_solved(reference: Reference, turn: UserTurn, seen: Counter[str]) -> bool:
-    same_state = turn.state is not None and canonical(turn.state) == canonical(reference.state)
-    return same_state and Counter(map(canonical, reference.results)) <= seen
+    if turn.state is None or (reference.needs_call and not turn.outcomes):
+        return False
+    if not reference.calls:
+        return not turn.outcomes
+    return canonical(turn.state) == canonical(reference.state) and Counter(map(canonical, reference.results)) <= seen

@@ -84,8 +84,9 @@ def test_strength_must_be_a_probability():
 def test_every_error_of_the_shop_has_its_rule_and_no_rule_is_idle():
     assert set(TOOLS_WITH) == set(ERRORS)
     found = {SHOP_RULES.find(tool, error) for error, tools in TOOLS_WITH.items() for tool in tools}
-    assert None not in found and found == set(SHOP_RULES.rules.values())
-    assert {rule.category for rule in SHOP_RULES.rules.values()} == set(CATEGORIES)
+    every = {rule for rules_of in SHOP_RULES.rules.values() for rule in rules_of}
+    assert None not in found and found == every
+    assert {rule.category for rule in every} == set(CATEGORIES)
 
 
 def test_hints_change_nothing_but_the_words():
@@ -103,14 +104,34 @@ def test_hints_change_nothing_but_the_words():
 
 def test_the_tools_own_rule_comes_before_the_one_for_any():
     anything, own = Rule("*", "no", CATEGORIES[0], "any"), Rule("add", "no", CATEGORIES[0], "own")
-    both = Rules("toy", 1, {("*", "no"): anything, ("add", "no"): own})
+    both = Rules("toy", 1, {"*": (anything,), "add": (own,)})
     assert both.find("add", "no") == own and both.find("price", "no") == anything and both.find("add", "yes") is None
+
+
+def test_a_rule_for_any_error_of_a_tool_comes_last():
+    anything, own = Rule("*", "no {what}", CATEGORIES[0], "any"), Rule("add", "{reason}", CATEGORIES[0], "own")
+    both = Rules("toy", 1, {"*": (anything,), "add": (own,)})
+    assert both.find("add", "no money") == anything and both.find("add", "yes") == own
+
+
+@pytest.mark.parametrize(
+    ("template", "error", "hint"),
+    [
+        ("no file {name}", "no file a{b}.txt", "a{b}.txt 3 ?"),
+        ("{name} is not {name}", "x is not x", "x 3 ?"),
+        ("[{name}] (cut", "[x\ny] (cut", "x\ny 3 ?"),
+    ],
+)
+def test_what_an_error_names_can_be_named_by_its_hint(template: str, error: str, hint: str):
+    rule = Rule("*", template, CATEGORIES[0], "{name} {count} {absent}")
+    assert rule.pattern.fullmatch(error) and rule.text(ToolCall("add", {"name": "y", "count": 3}), error) == hint
+    assert not rule.pattern.fullmatch(f"Sorry, {error}")
 
 
 @pytest.mark.parametrize("value", [pytest.param(10**5000, id="huge"), True, None, [1], "x" * 500, 1e308])
 def test_any_argument_can_be_quoted_and_stays_short(value: Json):
     rule = Rule("*", "bad id", CATEGORIES[0], "{id} and {absent}")
-    assert len(rule.text(ToolCall("price", {"id": value}))) <= 30
+    assert len(rule.text(ToolCall("price", {"id": value}), "bad id")) <= 70
 
 
 @pytest.mark.parametrize(

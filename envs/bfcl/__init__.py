@@ -1,0 +1,6 @@
+"""BFCL's multi-turn tasks: eight tool classes, four categories, 800 tasks."""
+
+from envs.bfcl.bfcl import RULES, Bfcl
+from envs.bfcl.tasks import LEVELS, oracle, taskset
+
+__all__ = ["LEVELS", "RULES", "Bfcl", "oracle", "taskset"]
