@@ -4,7 +4,7 @@ SET ?= cpu
 CONFIG ?= deploy/experiments/shop.yaml
 STAMP := .venv/.ready-$(SET)
 
-.PHONY: train test unit check bench bench-scale bench-train bench-trl lock clean
+.PHONY: train test unit check bfcl-parity bench bench-env bench-scale bench-train bench-trl lock clean
 train: $(STAMP)
 	.venv/bin/tiltyard train $(CONFIG) $(ARGS)
 
@@ -27,6 +27,12 @@ bench-train: $(STAMP)
 
 bench-trl: $(STAMP) .venv-trl/.ready
 	.venv/bin/python -m deploy.bench_trl $(ARGS)
+
+bench-env: $(STAMP)
+	.venv/bin/python -m deploy.bench_env $(ARGS)
+
+bfcl-parity: $(STAMP)
+	.venv/bin/python -m deploy.bfcl_parity $(ARGS)
 
 bench: $(STAMP)
 	.venv/bin/python -m deploy.bench $(ARGS)

@@ -7,7 +7,7 @@ import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from envs.call_text import Call, NotACall, Value, read_list
+from envs.call_text import NotACall, read_list, tool_call
 from envs.types import Json, Message, ToolCall
 
 TAGGED = re.compile(r"<tool_call>(.*?)</tool_call>", re.DOTALL)
@@ -82,26 +82,9 @@ def _read_python(text: str) -> tuple[ToolCall, ...] | str:
     if not text.lstrip().startswith("["):
         return ()
     try:
-        return tuple(map(_named, read_list(text)))
+        return tuple(map(tool_call, read_list(text)))
     except NotACall as error:
         return str(error)
-
-
-def _named(call: Call) -> ToolCall:
-    if call.args:
-        raise NotACall("an argument without its name")
-    return ToolCall(call.name, {name: _json(value) for name, value in call.kwargs.items()})
-
-
-def _json(value: Value) -> Json:
-    """A Python literal as JSON's types."""
-    if isinstance(value, (list, tuple)):
-        return [_json(item) for item in value]
-    if not isinstance(value, dict):
-        return value
-    if not all(isinstance(key, str) for key in value):
-        raise NotACall("an object's key is no text")
-    return {str(key): _json(item) for key, item in value.items()}
 
 
 CALL_FORMATS = {

@@ -76,6 +76,7 @@ def theirs(config: Config, seed: int, model: str, *, tasks: Sequence[str]) -> Cu
         max_tokens=config.actors.max_action_tokens,
         temperature=config.actors.temperature,
         learning_rate=learner.learning_rate,
+        warmup_steps=learner.warmup_steps,
         betas=list(learner.betas),
         max_grad_norm=learner.max_grad_norm,
         clip_low=learner.clip_low,

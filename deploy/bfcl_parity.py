@@ -13,6 +13,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
+from functools import cache
 from typing import cast
 
 from bfcl_eval.eval_checker.multi_turn_eval import multi_turn_utils
@@ -20,11 +21,19 @@ from bfcl_eval.eval_checker.multi_turn_eval.multi_turn_checker import multi_turn
 
 from deploy.figure import Figure
 from envs.bfcl.data import CATEGORIES, Scenario, scenarios
-from envs.bfcl.verdict import judge
+from envs.bfcl.tasks import SPLIT, recorded, taskset
 from envs.bfcl.world import World
 from envs.call_text import read
+from envs.types import Task
+from rewards.score import score_line
 
 Turns = list[list[str]]
+NAMES = {  # our reasons in the official words
+    "": "",
+    "no call": "multi_turn:empty_turn_model_response",
+    "other state": "multi_turn:instance_state_mismatch",
+    "results not seen": "multi_turn:execution_response_mismatch",
+}
 ROUNDS = 5
 
 
@@ -94,8 +103,13 @@ def _any(turns: Turns, rng: random.Random) -> list[str]:
     return rng.choice([turn for turn in turns if turn])
 
 
-def world(scenario: Scenario, category: str) -> World:
-    return World(scenario.classes, scenario.config, is_long=category == "long_context")
+@cache
+def tasks() -> dict[str, Task]:
+    return {task.id: task for split in SPLIT for level in CATEGORIES for task in taskset(split, level)}
+
+
+def task(scenario: Scenario, category: str) -> Task:
+    return tasks()[f"bfcl/{category}/{scenario.number}"]
 
 
 def theirs(scenario: Scenario, category: str, turns: Turns) -> str:
@@ -119,8 +133,10 @@ def forget() -> None:
         del names[name]
 
 
-def ours(scenario: Scenario, category: str, turns: Turns) -> str:
-    return judge(world(scenario, category), world(scenario, category), turns, scenario.truth).error
+def ours(task: Task, turns: Turns) -> str:
+    """Our verdict, in the official words; empty where it is valid."""
+    found = score_line("bfcl", json.dumps({"task_id": task.id, "turns": turns}))
+    return NAMES[str(found["verdict"]).partition(": ")[2]]
 
 
 def changed(number: int) -> Iterator[tuple[str, Scenario, str, Turns]]:
@@ -143,12 +159,12 @@ def compare(number: int) -> int:
     for category in CATEGORIES:
         for scenario in scenarios(category):
             turns = [list(calls) for calls in scenario.truth]
-            found = ours(scenario, category, turns), theirs(scenario, category, turns)
+            found = ours(task(scenario, category), turns), theirs(scenario, category, turns)
             invalid += any(found)
     print(f"references: {800 - invalid} of 800 valid for both")
     classes: Counter[str] = Counter()
     for category, scenario, kind, turns in changed(number):
-        mine, official = ours(scenario, category, turns), theirs(scenario, category, turns)
+        mine, official = ours(task(scenario, category), turns), theirs(scenario, category, turns)
         classes[official or "valid"] += 1
         if mine != official:
             differing += 1
@@ -165,10 +181,10 @@ def speed() -> None:
     for _ in range(ROUNDS):
         begun = time.perf_counter()
         for category, scenario in pool:
-            place = world(scenario, category)
+            place = World(scenario.classes, scenario.config, is_long=category == "long_context")
             for calls in scenario.truth:
                 for call in calls:
-                    place.run(read(call))
+                    place.run(recorded(task(scenario, category), call))
         between = time.perf_counter()
         for category, scenario in pool:
             for calls in scenario.truth:

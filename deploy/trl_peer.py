@@ -16,6 +16,7 @@ from pathlib import Path
 
 import torch
 from datasets import Dataset
+from torch.optim.lr_scheduler import LambdaLR
 from transformers import AutoModelForCausalLM, AutoTokenizer, TrainerCallback
 from trl import GRPOConfig, GRPOTrainer
 
@@ -90,10 +91,6 @@ def main(settings: Settings) -> None:
         num_generations=settings.group_size,
         max_completion_length=settings.max_tokens,
         temperature=settings.temperature,
-        learning_rate=settings.learning_rate,
-        lr_scheduler_type="constant",
-        adam_beta1=settings.betas[0],
-        adam_beta2=settings.betas[1],
         max_grad_norm=settings.max_grad_norm,
         epsilon=settings.clip_low,
         epsilon_high=settings.clip_high,
@@ -106,6 +103,9 @@ def main(settings: Settings) -> None:
         disable_tqdm=True,
     )
     model = AutoModelForCausalLM.from_pretrained(settings.model, dtype=torch.float32)
+    betas = (settings.betas[0], settings.betas[1])
+    optimizer = torch.optim.AdamW(model.parameters(), lr=settings.learning_rate, betas=betas, weight_decay=0.0, fused=True)
+    schedule = LambdaLR(optimizer, lambda step: min(1.0, (step + 1) / max(1, settings.warmup_steps)))
     with (Path(settings.out) / "steps.jsonl").open("w") as file:
 
         def tell(record: Mapping[str, float]) -> None:
@@ -118,6 +118,7 @@ def main(settings: Settings) -> None:
             train_dataset=Dataset.from_list(rows),
             processing_class=tokenizer,
             callbacks=[Watch(tell)],
+            optimizers=(optimizer, schedule),
         ).train()
 
 

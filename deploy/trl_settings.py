@@ -21,6 +21,7 @@ class Settings:
     max_tokens: int
     temperature: float
     learning_rate: float
+    warmup_steps: int
     betas: list[float]
     max_grad_norm: float
     clip_low: float

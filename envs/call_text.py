@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import ast
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+
+from envs.types import Json, ToolCall
 
 MAX_CHARS = 100_000
 MAX_DIGITS = 30  # of a number: the longest in the data has 16
@@ -37,6 +39,26 @@ def read_list(text: str) -> tuple[Call, ...]:
     if not isinstance(tree, ast.List) or not tree.elts:
         raise NotACall("not a list of calls")
     return tuple(map(_call, tree.elts))
+
+
+def tool_call(call: Call, parameters: Sequence[str] = ()) -> ToolCall:
+    """The same with every argument named, positional ones by `parameters`, and of JSON's types. Raises NotACall."""
+    if len(call.args) > len(parameters):
+        raise NotACall("an argument without its name")
+    named = dict(zip(parameters, call.args, strict=False))
+    if twice := named.keys() & call.kwargs.keys():
+        raise NotACall(f"{min(twice)} is given twice")
+    return ToolCall(call.name, {name: _json(value) for name, value in {**named, **call.kwargs}.items()})
+
+
+def _json(value: Value) -> Json:
+    if isinstance(value, (list, tuple)):
+        return [_json(item) for item in value]
+    if not isinstance(value, dict):
+        return value
+    if not all(isinstance(key, str) for key in value):
+        raise NotACall("an object's key is no text")
+    return {str(key): _json(item) for key, item in value.items()}
 
 
 def _parsed(text: str) -> ast.expr:

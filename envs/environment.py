@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from envs import bfcl, shop
-from envs.types import Message, Observation, Task
+from envs.call_text import read, tool_call
+from envs.types import Message, Observation, Task, ToolCall
 
 
 class Environment(Protocol):
@@ -33,11 +34,24 @@ class Entry:
     levels: tuple[str, ...]
     rules: str  # the augmentation rules, a YAML file beside the environment; empty where there are none
     oracle: Callable[[Task], Sequence[Message]]  # the reference calls as assistant messages, closing answers included
+    recorded: Callable[[Task, str], ToolCall] = lambda task, text: tool_call(read(text))  # a call written as Python
+    messages: Callable[[Sequence[ToolCall]], Sequence[Message]] = lambda calls: [
+        Message("assistant", "", (call,)) for call in calls
+    ]
     is_quick: bool = False  # answers in well under a millisecond, so that a thread of its own would only cost time
 
 
 ENVIRONMENTS: dict[str, Entry] = {
-    "bfcl": Entry(bfcl.Bfcl, bfcl.taskset, bfcl.LEVELS, bfcl.RULES, bfcl.oracle, is_quick=True),
+    "bfcl": Entry(
+        bfcl.Bfcl,
+        bfcl.taskset,
+        bfcl.LEVELS,
+        bfcl.RULES,
+        bfcl.oracle,
+        is_quick=True,
+        recorded=bfcl.recorded,
+        messages=bfcl.messages,
+    ),
     "shop": Entry(shop.Shop, shop.taskset, shop.LEVELS, shop.RULES, shop.oracle, is_quick=True),
 }
 

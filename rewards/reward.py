@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Protocol
 
 from envs.types import Stop, Task, Trajectory
-from rewards.user_turns import succeeded
+from rewards.user_turns import verdict
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,7 +28,7 @@ class Reward(Protocol):
 class Rubric:
     """Weighted parts: reward = sum of weight x value. `turn_rewards` come from the parts that have them, weighed alike.
 
-    Parts without a weight are recorded and pay nothing. Success is `succeeded`, whatever the weights.
+    Parts without a weight are recorded and pay nothing. Success is an empty `verdict`, whatever the weights.
     """
 
     rewards: Mapping[str, Reward]
@@ -44,7 +44,7 @@ class Rubric:
             reward=sum(weight * scores[name].value for name, weight in self.weights.items()),
             parts={name: score.value for name, score in scores.items()},
             turn_rewards=self._turn_rewards(scores),
-            success=succeeded(task, trajectory),
+            success=bool(task.truth) and not verdict(task, trajectory),
         )
 
     def _turn_rewards(self, scores: Mapping[str, Score]) -> tuple[float, ...]:

@@ -9,10 +9,11 @@ from functools import cache
 from pathlib import Path
 from typing import cast
 
+from envs.call_text import NotACall
 from envs.environment import Environment, environment
 from envs.types import CallOutcome, Json, Message, Stop, Task, ToolCall, Trajectory, Turn
 from rewards.config import RewardsConfig, rubrics
-from rewards.user_turns import user_turns
+from rewards.user_turns import user_turns, verdict
 
 SHAPE = '{"task_id": "shop/test/1/0", "turns": [[{"name": "price", "arguments": {"id": "i52"}}]]}'
 
@@ -21,7 +22,7 @@ SHAPE = '{"task_id": "shop/test/1/0", "turns": [[{"name": "price", "arguments": 
 class Recording:
     """The calls made in each user turn of one episode."""
 
-    task_id: str
+    task: Task
     turns: tuple[tuple[ToolCall, ...], ...]
 
 
@@ -41,15 +42,19 @@ def score_file(env_name: str, path: str) -> Iterator[dict[str, Json]]:
 
 
 def score_line(env_name: str, line: str) -> dict[str, Json]:
-    """Score one recorded episode under the default "progress" rubric; the form of `line` is SHAPE's."""
-    recording = _read(line)
-    task = _task(env_name, recording.task_id)
+    """Score one recorded episode under the default "progress" rubric; the form of `line` is SHAPE's.
+
+    A call may also be a text, such as "price(id='i52')".
+    """
+    recording = _read(env_name, line)
+    task = recording.task
     rubric = rubrics(RewardsConfig())["progress"]
     trajectory = rubric(task, _play(environment(env_name).make(), task, recording))
     turns = [turn.outcomes for turn in user_turns(task, trajectory)]
     return {
         "task_id": task.id,
         "success": trajectory.success,
+        "verdict": verdict(task, trajectory),
         "reward": trajectory.reward,
         "parts": dict(trajectory.parts),
         "turns": [[_outcome(outcome) for outcome in outcomes] for outcomes in turns],
@@ -62,23 +67,28 @@ def score_line(env_name: str, line: str) -> dict[str, Json]:
     }
 
 
-def _read(line: str) -> Recording:
+def _read(env_name: str, line: str) -> Recording:
     try:
         data = cast(Json, json.loads(line))
     except (ValueError, RecursionError) as error:
         raise ValueError(f"not JSON ({error}); each line must be like {SHAPE}") from error
     match data:
         case {"task_id": str(task_id), "turns": [*turns]} if all(isinstance(turn, list) for turn in turns):
-            calls = (tuple(map(_call, cast(list[Json], turn))) for turn in turns)
-            return Recording(task_id, tuple(calls))
+            task = _task(env_name, task_id)
+            return Recording(task, tuple(tuple(_call(task, value) for value in cast(list[Json], turn)) for turn in turns))
         case _:
             raise ValueError(f"{line[:80]!r} has not the form {SHAPE}")
 
 
-def _call(value: Json) -> ToolCall:
+def _call(task: Task, value: Json) -> ToolCall:
     match value:
         case {"name": str(name), "arguments": dict(arguments)}:
             return ToolCall(name, arguments)
+        case str(text):
+            try:
+                return environment(task.env).recorded(task, text)
+            except NotACall as error:
+                raise ValueError(f"{text[:80]!r} is no call: {error}") from error
         case _:
             raise ValueError(f"{str(value)[:80]!r} is no call; write one like in {SHAPE}")
 
@@ -98,12 +108,12 @@ def _tasks(env_name: str) -> dict[str, Task]:
 
 
 def _play(env: Environment, task: Task, recording: Recording) -> Trajectory:
-    """One message per call, and an answer after each user turn; what comes after the episode's end is left out."""
+    """The calls as messages, and an answer after each user turn; what comes after the episode's end is left out."""
     env.reset(task)
     turns: list[Turn] = []
     done = False
     for calls in recording.turns:
-        for message in (*[Message("assistant", "", (call,)) for call in calls], Message("assistant", "Done")):
+        for message in (*environment(task.env).messages(calls), Message("assistant", "Done")):
             if not done:
                 observation = env.step(message)
                 turns.append(Turn((), (), (), (), message, observation))

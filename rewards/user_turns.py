@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from envs.truth import Reference, canonical, references
 from envs.types import CallOutcome, Json, Task, Trajectory
 
+UNFINISHED = "not finished"
+
 
 @dataclass(frozen=True, slots=True)
 class UserTurn:
@@ -37,30 +39,38 @@ def user_turns(task: Task, trajectory: Trajectory) -> tuple[UserTurn, ...]:
     return (*turns, now, *[UserTurn()] * (missing - 1)) if missing > 0 else tuple(turns[: len(task.truth)])
 
 
-def solved(task: Task, trajectory: Trajectory) -> tuple[bool, ...]:
-    """Per user turn: it ended in the reference's state, and every reference result had been seen by then.
+def failures(task: Task, trajectory: Trajectory) -> tuple[str, ...]:
+    """Per user turn why it is not solved, "" where it is: it has to end in the reference's state, all its results seen by then.
 
     Environment Tuning (2510.10197, 3.4): r_state * r_exec; results are contained as a multiset, in any order, in all
-    the results so far. A user turn without reference calls is solved where it ended without a call.
+    the results so far, errors too. A user turn without reference calls is solved where it ended without a call.
     """
     seen: Counter[str] = Counter()
-    verdicts: list[bool] = []
+    found: list[str] = []
     for reference, turn in zip(references(task), user_turns(task, trajectory), strict=True):
         seen.update(canonical(outcome.result) for outcome in turn.outcomes)
-        verdicts.append(_is_solved(reference, turn, seen))
-    return tuple(verdicts)
+        found.append(_failure(reference, turn, seen))
+    return tuple(found)
 
 
-def succeeded(task: Task, trajectory: Trajectory) -> bool:
-    """Every user turn that has reference calls is solved, and the last one ended; as BFCL's checker passes over the others."""
-    turns = zip(references(task), user_turns(task, trajectory), solved(task, trajectory), strict=True)
-    verdicts = [is_solved if reference.calls else turn.state is not None for reference, turn, is_solved in turns]
-    return bool(verdicts) and all(verdicts)
+def solved(task: Task, trajectory: Trajectory) -> tuple[bool, ...]:
+    return tuple(not failure for failure in failures(task, trajectory))
 
 
-def _is_solved(reference: Reference, turn: UserTurn, seen: Counter[str]) -> bool:
-    if turn.state is None or (reference.needs_call and not turn.outcomes):
-        return False
+def verdict(task: Task, trajectory: Trajectory) -> str:
+    """Why the episode failed, "" where it succeeded: BFCL's verdict, which passes over user turns without reference calls."""
+    pairs = zip(references(task), failures(task, trajectory), strict=True)
+    judged = [failure if reference.calls or failure == UNFINISHED else "" for reference, failure in pairs]
+    return next((f"user turn {number}: {failure}" for number, failure in enumerate(judged, start=1) if failure), "")
+
+
+def _failure(reference: Reference, turn: UserTurn, seen: Counter[str]) -> str:
+    if turn.state is None:
+        return UNFINISHED
     if not reference.calls:
-        return not turn.outcomes
-    return canonical(turn.state) == canonical(reference.state) and Counter(map(canonical, reference.results)) <= seen
+        return "needless call" if turn.outcomes else ""
+    if reference.needs_call and not turn.outcomes:
+        return "no call"
+    if canonical(turn.state) != canonical(reference.state):
+        return "other state"
+    return "" if Counter(map(canonical, reference.results)) <= seen else "results not seen"

@@ -8,7 +8,6 @@ from typing import cast
 
 from envs.bfcl.tasks import MAX_MESSAGES, make_world
 from envs.bfcl.world import World
-from envs.call_text import Call, Value
 from envs.types import CallOutcome, Message, Observation, Signals, Task, ToolCall
 
 RULES = str(Path(__file__).parent.parent / "bfcl_hints.yaml")
@@ -56,7 +55,7 @@ class Bfcl:
 
 
 def _outcome(world: World, call: ToolCall) -> CallOutcome:
-    result = world.run(Call(call.name, (), cast(dict[str, Value], dict(call.arguments))))
+    result = world.run(call)
     return CallOutcome(call, result, error_of(result))
 
 

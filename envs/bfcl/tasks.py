@@ -11,9 +11,9 @@ from typing import cast
 
 from envs.bfcl.data import CATEGORIES, Scenario, scenarios, tools
 from envs.bfcl.world import World, functions
-from envs.call_text import read
-from envs.truth import references
-from envs.types import Json, Message, Task
+from envs.call_text import read, tool_call
+from envs.truth import Reference, references
+from envs.types import Json, Message, Task, ToolCall
 
 LEVELS = CATEGORIES
 MAX_MESSAGES = 20  # the assistant's, in one user turn: the benchmark's own limit
@@ -36,14 +36,23 @@ def taskset(split: str, level: str) -> Sequence[Task]:
 
 
 def oracle(task: Task) -> Sequence[Message]:
-    """The reference calls as assistant messages, one call each where there is room, and an answer after each user turn."""
-    found: list[Message] = []
-    for reference in references(task):
-        calls = reference.calls
-        share = -(-len(calls) // (MAX_MESSAGES - 1)) or 1
-        found += [Message("assistant", "", calls[at : at + share]) for at in range(0, len(calls), share)]
-        found.append(Message("assistant", "Done."))
-    return found
+    """The reference calls as assistant messages, and an answer after each user turn."""
+    return [message for reference in references(task) for message in (*messages(reference.calls), Message("assistant", "Done."))]
+
+
+def messages(calls: Sequence[ToolCall]) -> list[Message]:
+    """One user turn's calls, one a message, or as few as leave room for an answer."""
+    share = -(-len(calls) // (MAX_MESSAGES - 1)) or 1
+    return [Message("assistant", "", tuple(calls[at : at + share])) for at in range(0, len(calls), share)]
+
+
+def recorded(task: Task, text: str) -> ToolCall:
+    """A call as BFCL's files write it. Raises NotACall."""
+    call = read(text)
+    owners = [functions(name) for name in cast(list[str], task.payload["classes"])]
+    known = {method: function for methods in owners for method, function in methods.items()}
+    parameters = list(signature(known[call.name]).parameters)[1:] if call.name in known else []
+    return tool_call(call, parameters)
 
 
 def make_world(task: Task) -> World:
@@ -76,21 +85,11 @@ def _request(scenario: Scenario, turn: int, documents: Sequence[Mapping[str, Jso
 def _truth(task: Task, scenario: Scenario) -> tuple[Mapping[str, Json], ...]:
     """What the reference calls give, played through a world of their own."""
     world, found = make_world(task), []
-    for calls in scenario.truth:
-        read_calls = [read(text) for text in calls]
-        results: list[Json] = [world.run(call) for call in read_calls]
-        named: list[Json] = [
-            {"name": call.name, "arguments": cast(Json, _named(scenario.classes, call.name, call.args) | dict(call.kwargs))}
-            for call in read_calls
-        ]
-        found.append({"calls": named, "results": results, "state": world.state(), "needs_call": bool(calls)})
+    for texts in scenario.truth:
+        calls = tuple(recorded(task, text) for text in texts)
+        results = tuple(world.run(call) for call in calls)
+        found.append(Reference(calls, results, world.state(), needs_call=bool(calls)).as_json())
     return tuple(found)
-
-
-def _named(classes: Sequence[str], name: str, args: Sequence[object]) -> dict[str, object]:
-    """Positional arguments by their parameters' names."""
-    function = next(functions(owner)[name] for owner in reversed(classes) if name in functions(owner))
-    return dict(zip(list(signature(function).parameters)[1:], args, strict=False))
 
 
 def _name(document: Mapping[str, Json]) -> str:

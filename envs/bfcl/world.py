@@ -18,7 +18,7 @@ from bfcl_eval.eval_checker.multi_turn_eval.func_source_code.trading_bot import 
 from bfcl_eval.eval_checker.multi_turn_eval.func_source_code.travel_booking import TravelAPI
 from bfcl_eval.eval_checker.multi_turn_eval.func_source_code.vehicle_control import VehicleControlAPI
 
-from envs.call_text import Call
+from envs.types import ToolCall
 
 CLASSES: dict[str, type] = {
     "GorillaFileSystem": GorillaFileSystem,
@@ -49,7 +49,7 @@ class World:
             method: (self._instances[name], function) for name in classes for method, function in functions(name).items()
         }
 
-    def run(self, call: Call) -> str:
+    def run(self, call: ToolCall) -> str:
         """What the official executor would answer, its errors' texts included."""
         try:
             return _text(self._run(call))
@@ -68,18 +68,18 @@ class World:
                         digest.update(piece.encode(errors="surrogatepass"))
         return digest.hexdigest()
 
-    def _run(self, call: Call) -> object:
+    def _run(self, call: ToolCall) -> object:
         if call.name in FORBIDDEN:
             raise ValueError(f"Function call {call.name} is not allowed.")
         if call.name not in self._methods:
             raise NameError(f"name '{call.name}' is not defined")
         instance, function = self._methods[call.name]
         if isinstance(instance, MathAPI):
-            _check_size(function, instance, call)
+            _check_size(call)
         # The tools keep and change what they are given: a list in a replayed call must not grow with each replay.
-        args = [copy.deepcopy(value) if isinstance(value, (list, dict)) else value for value in call.args]
-        kwargs = {key: copy.deepcopy(value) if isinstance(value, (list, dict)) else value for key, value in call.kwargs.items()}
-        return function(instance, *args, **kwargs)
+        arguments = call.arguments.items()
+        given = {key: copy.deepcopy(value) if isinstance(value, (list, dict)) else value for key, value in arguments}
+        return function(instance, **given)
 
 
 @cache
@@ -88,8 +88,8 @@ def functions(name: str) -> dict[str, Callable[..., object]]:
     return {method: function for method, function in found if not method.startswith("_")}
 
 
-def _check_size(function: Callable[..., object], instance: object, call: Call) -> None:
-    for name, value in inspect.signature(function).bind(instance, *call.args, **call.kwargs).arguments.items():
+def _check_size(call: ToolCall) -> None:
+    for name, value in call.arguments.items():
         if name in MOST and isinstance(value, (int, float)) and abs(value) > MOST[name]:
             raise ValueError(f"{name} is {value}; at most {MOST[name]} can be computed")
 
