@@ -78,10 +78,8 @@ async def play(name: str, num_episodes: int, model: str) -> list[float]:
         async with gate:
             found.append(await player.play(assignment))
 
-    assignments = (
-        Assignment(n, task, "", 1.0, "progress", GROUP_SIZE) for n, task in enumerate(islice(cycle(tasks), num_groups))
-    )
-    await asyncio.gather(*map(one, assignments))
+    played = enumerate(islice(cycle(tasks), num_groups))
+    await asyncio.gather(*(one(Assignment(number, task, "", 1.0, "progress", GROUP_SIZE)) for number, task in played))
     return found
 
 
@@ -94,7 +92,7 @@ def main(name: str = "bfcl", episodes: str = "5000") -> None:
     early = found[int(BEGUN * len(found))]
     rate = int(episodes) / (time.perf_counter() - begun)
     print(
-        f"{episodes} episodes of {name}: {early:.0f} MiB after {BEGUN:.0%} of them, {found[-1]:.0f} at the end; {rate:.0f} a second"
+        f"{episodes} episodes of {name}, {rate:.0f} a second: {early:.0f} MiB after {BEGUN:.0%} of them, {found[-1]:.0f} at last"
     )
     Figure(f"env-{name}", early, found[-1], "MiB, a fifth in and at the end", 1 / 1.05, f"make bench-env ARGS={name}").tell()
 

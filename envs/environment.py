@@ -25,6 +25,10 @@ class Environment(Protocol):
     def close(self) -> None: ...
 
 
+def one_by_one(calls: Sequence[ToolCall]) -> list[Message]:
+    return [Message("assistant", "", (call,)) for call in calls]
+
+
 @dataclass(frozen=True, slots=True)
 class Entry:
     """What a name in a config stands for. `taskset(split, level)` gives the tasks of "train", "validation" or "test"."""
@@ -35,9 +39,7 @@ class Entry:
     rules: str  # the augmentation rules, a YAML file beside the environment; empty where there are none
     oracle: Callable[[Task], Sequence[Message]]  # the reference calls as assistant messages, closing answers included
     recorded: Callable[[Task, str], ToolCall] = lambda task, text: tool_call(read(text))  # a call written as Python
-    messages: Callable[[Sequence[ToolCall]], Sequence[Message]] = lambda calls: [
-        Message("assistant", "", (call,)) for call in calls
-    ]
+    messages: Callable[[Sequence[ToolCall]], Sequence[Message]] = one_by_one  # recorded calls of one user turn, as messages
     is_quick: bool = False  # answers in well under a millisecond, so that a thread of its own would only cost time
 
 

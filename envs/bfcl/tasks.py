@@ -47,12 +47,19 @@ def messages(calls: Sequence[ToolCall]) -> list[Message]:
 
 
 def recorded(task: Task, text: str) -> ToolCall:
-    """A call as BFCL's files write it. Raises NotACall."""
+    """A call as BFCL's files write it; a positional argument that no tool takes is kept, to be refused. Raises NotACall."""
     call = read(text)
-    owners = [functions(name) for name in cast(list[str], task.payload["classes"])]
-    known = {method: function for methods in owners for method, function in methods.items()}
-    parameters = list(signature(known[call.name]).parameters)[1:] if call.name in known else []
-    return tool_call(call, parameters)
+    if not call.args:
+        return tool_call(call)
+    owners = [parameters(name) for name in cast(list[str], task.payload["classes"])]
+    known = next((methods[call.name] for methods in reversed(owners) if call.name in methods), ())
+    return tool_call(call, [*known, *(f"argument {number}" for number in range(len(call.args)))])
+
+
+@cache
+def parameters(name: str) -> dict[str, tuple[str, ...]]:
+    """The parameters of each of a class's functions."""
+    return {method: tuple(signature(function).parameters)[1:] for method, function in functions(name).items()}
 
 
 def make_world(task: Task) -> World:
