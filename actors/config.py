@@ -13,7 +13,8 @@ from actors.vllm_engine import VLLMConfig
 class ActorsConfig:
     """`model` is "smollm2", a Hugging Face folder, or a hub name; `deadline_s` bounds one episode, in seconds.
 
-    `calls` is the format in which the policy writes tool calls: "json" (Hermes, Qwen) or "python" (Llama, BFCL).
+    `calls` is the format in which the policy writes tool calls: "json" (Hermes, Qwen), "llama" (Llama 3.1), "python"
+    (ToolACE, watt-tool, BFCL) or "think" (Environment Tuning's: a thought, then calls or an answer).
     `redundancy` is how many siblings a group begins beyond its size: the last to finish are cancelled, which shortens the
     wait for a long tail and favours short episodes; the metrics tell what was cancelled.
     """

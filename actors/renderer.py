@@ -97,11 +97,13 @@ class Renderer:
         return self._calls.parse(self.decode(body), is_cut=is_cut)
 
     def _content(self, message: Message) -> str:
-        return message.content or (self._calls.write(message.calls) if message.calls else "")
+        if message.role != "assistant" or message.malformed or (message.calls and message.content):
+            return message.content
+        return self._calls.write(message.calls) if message.calls else self._calls.say(message.content)
 
     def _find_tail(self) -> str:
         rendered = self._before
-        opened = self.text(PROBE[:2], prompt=True) + PROBE[2].content
+        opened = self.text(PROBE[:2], prompt=True) + self._content(PROBE[2])
         if not rendered.startswith(opened):
             raise RendererError(f"the chat template writes an assistant's turn unlike its own prompt: {rendered!r}")
         return rendered[len(opened) :]

@@ -100,13 +100,13 @@ class Config:
 def load(path: Path, overrides: Sequence[str] = ()) -> Config:
     """The configuration of a YAML file and `key=value` overrides. Raises ConfigError before anything starts."""
     if not path.is_file():
-        there = ", ".join(sorted(str(p) for p in Path("deploy/experiments").glob("*.yaml"))) or "none here"
+        there = ", ".join(sorted(str(p) for p in Path("deploy/experiments").rglob("*.yaml"))) or "none here"
         raise ConfigError(f"no config file {path}; there are: {there}")
     for override in overrides:
         if "=" not in override:
             raise ConfigError(f"{override!r} is no override; write key=value, such as learner.num_steps=20")
     try:
-        told = OmegaConf.load(path)
+        told = _read(path)
         for override in overrides:
             _override(told, *override.split("=", maxsplit=1))
         tree = OmegaConf.merge(OmegaConf.structured(Config), told)
@@ -117,6 +117,27 @@ def load(path: Path, overrides: Sequence[str] = ()) -> Config:
         raise ConfigError(f"{path} and its overrides: {_first_line(error)}") from None
     except ValueError as error:
         raise ConfigError(str(error)) from None
+
+
+def _read(path: Path, *below: Path) -> DictConfig | ListConfig:
+    """A file on top of the one that its `base` names; its `set` has single values as `key=value`, list items too."""
+    told = OmegaConf.load(path)
+    if not isinstance(told, DictConfig):
+        return told
+    base, single = told.pop("base", None), told.pop("set", None) or []
+    if base is not None:
+        under = path.parent / str(base)
+        if not under.is_file() or under.resolve() in below:
+            raise ConfigError(
+                f"{path}: base is {base!r}: {'no such file beside it' if not under.is_file() else 'it is its own base'}"
+            )
+        told = OmegaConf.merge(_read(under, *below, path.resolve()), told)
+    for line in single:
+        key, equals, value = str(line).partition("=")
+        if not equals:
+            raise ConfigError(f"{path}: set has {line!r}; write key=value, such as learner.num_steps=20")
+        _override(told, key, value)
+    return told
 
 
 def _override(told: DictConfig | ListConfig, key: str, value: str) -> None:

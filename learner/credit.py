@@ -71,7 +71,23 @@ def tree(group: Group) -> tuple[tuple[float, ...], ...]:
     return _for_policy(group, [tuple(map(advantage, path)) for path in visits])
 
 
-CREDITS: dict[str, Credit] = {"grpo": grpo, "mean": mean, "rloo": rloo, "tree": tree, "success": success}
+def turns(group: Group) -> tuple[tuple[float, ...], ...]:
+    """Each user turn's own outcome, scaled over the siblings that reached it; what came of other turns does not count.
+
+    With one user turn this is `grpo`. After the turn-level advantages of TurnSight (2608.04007) and MatchTIR.
+    """
+    sound = _sound(group)
+    own = [list(trajectory.turn_rewards or (trajectory.reward,)) for trajectory in sound]
+    visits = [_visits(one) for one in sound]
+    scores: dict[int, dict[int, float]] = {}  # user turn -> sibling -> advantage
+    for user_turn in {visit.user_turn for path in visits for visit in path}:
+        there = [n for n, path in enumerate(visits) if any(visit.user_turn == user_turn for visit in path)]
+        gaps = _scaled(_centred([own[n][user_turn] for n in there]))
+        scores[user_turn] = dict(zip(there, gaps, strict=True))
+    return _for_policy(group, [tuple(scores[visit.user_turn][n] for visit in path) for n, path in enumerate(visits)])
+
+
+CREDITS: dict[str, Credit] = {"grpo": grpo, "mean": mean, "rloo": rloo, "tree": tree, "turns": turns, "success": success}
 
 
 def _spread(group: Group, score: Callable[[Sequence[float]], Sequence[float]]) -> tuple[tuple[float, ...], ...]:

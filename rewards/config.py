@@ -5,14 +5,18 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from rewards.calls import calls
-from rewards.format import format
+from rewards.format import format, well_formed
+from rewards.matching import matching
 from rewards.penalty import errors, extra, given_up, idle, malformed
-from rewards.progress import progress
+from rewards.progress import progress, success
 from rewards.reward import Reward, Rubric
 
 PARTS: dict[str, Reward] = {
     "format": format,
+    "well_formed": well_formed,
     "progress": progress,
+    "success": success,
+    "matching": matching,
     "calls": calls,
     "errors": errors,
     "malformed": malformed,

@@ -9,12 +9,16 @@ from rewards.reward import Score
 def format(task: Task, trajectory: Trajectory) -> Score:
     """I_tool * (R_format + R_tool), 0 to 2 (Environment Tuning, 2510.10197, eq. 1-2).
 
-    R_format: share of messages that are not malformed. R_tool: share of calls without error. I_tool: any call was made.
+    R_format is `well_formed`. R_tool: share of calls without error. I_tool: any call was made.
     """
-    signals = [turn.observation.signals for turn in trajectory.turns]
-    outcomes = [outcome for signal in signals for outcome in signal.outcomes]
+    outcomes = [outcome for turn in trajectory.turns for outcome in turn.observation.signals.outcomes]
     if not outcomes:
         return Score(0.0)
-    well_formed = sum(not signal.malformed for signal in signals) / len(signals)
     correct = sum(not outcome.error for outcome in outcomes) / len(outcomes)
-    return Score(well_formed + correct)
+    return Score(well_formed(task, trajectory).value + correct)
+
+
+def well_formed(task: Task, trajectory: Trajectory) -> Score:
+    """R_format: the share of messages that could be read."""
+    messages = trajectory.turns
+    return Score(sum(not turn.observation.signals.malformed for turn in messages) / max(len(messages), 1))

@@ -1,5 +1,7 @@
 """What a policy writes becomes calls: reading never fails, never runs anything, and reads back what was written."""
 
+import json
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -19,7 +21,8 @@ JSON, PYTHON = CALL_FORMATS["json"], CALL_FORMATS["python"]
 
 @pytest.mark.parametrize("name", CALL_FORMATS)
 def test_an_answer_is_no_call_unless_the_limit_cut_it(name: str) -> None:
-    assert CALL_FORMATS[name].parse("hello [1]") == Message("assistant", "hello [1]")
+    answer = CALL_FORMATS[name].say("hello [1]")
+    assert CALL_FORMATS[name].parse(answer) == Message("assistant", answer) and CALL_FORMATS[name].say(answer) == answer
     assert CALL_FORMATS[name].parse("half an ans", is_cut=True).malformed
 
 
@@ -27,7 +30,7 @@ def test_an_answer_is_no_call_unless_the_limit_cut_it(name: str) -> None:
 @given(calls=st.lists(st.builds(ToolCall, NAMES, st.dictionaries(NAMES, VALUES, max_size=4)), min_size=1, max_size=3))
 def test_what_is_written_is_read_back(name: str, calls: list[ToolCall]) -> None:
     text = CALL_FORMATS[name].write(calls)
-    if name == "python" or text.count("tool_call>") == 2 * len(calls):  # a value may hold a tag
+    if not any(tag in json.dumps([dict(call.arguments) for call in calls]) for tag in ("tool_call", "think", "answer")):
         assert CALL_FORMATS[name].parse(text) == Message("assistant", text, tuple(calls))
 
 
@@ -41,6 +44,41 @@ def test_bad_json_calls_are_named() -> None:
         '<tool_call>{"name": "a", "arguments": {"x": NaN}}</tool_call>': "not JSON",
     }.items():
         assert JSON.parse(text).malformed == reason
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("<tool_call>[]</tool_call>", "not <think>"),
+        ("<think>a</think>hello", "not <think>"),
+        ("hi <think>a</think><answer>b</answer>", "not <think>"),
+        ("<think>a</think><answer>b</answer> bye", "not <think>"),
+        ("<think>a</think>b<answer>c</answer>", "not <think>"),
+        ("<think>a</think><tool_call>{</tool_call>", "not JSON"),
+        ("<think>a</think><tool_call>[]</tool_call>", "not a list of calls"),
+        ('<think>a</think><tool_call>{"name": "a"}</tool_call>', "not a list of calls"),
+        ('<think>a</think><tool_call>[{"name": "a"}, 3]</tool_call>', "no name"),
+    ],
+)
+def test_a_thought_comes_before_calls_or_an_answer(text: str, reason: str) -> None:
+    assert CALL_FORMATS["think"].parse(text).malformed.startswith(reason)
+    good = '<think>a < b</think>\n<tool_call>[{"name": "a", "arguments": {}}, {"name": "b"}]</tool_call>\n'
+    assert CALL_FORMATS["think"].parse(good).calls == (ToolCall("a", {}), ToolCall("b", {}))
+
+
+def test_llamas_calls_are_objects_one_after_another() -> None:
+    read = CALL_FORMATS["llama"].parse
+    two = '<|python_tag|>{"name": "a", "parameters": {"x": 1}}; {"name": "b", "parameters": {}}'
+    assert read(two).calls == (ToolCall("a", {"x": 1}), ToolCall("b", {}))
+    assert read("The set {1} is fine.") == Message("assistant", "The set {1} is fine.")
+    for text, reason in {
+        '{"name": "a"': "not JSON",
+        "{}": "no name",
+        '{"name": "a", "parameters": []}': "parameters are not an object",
+        '{"name": "a"} and then': "text after a call",
+        '{"name": "a", "parameters": {"x": NaN}}': "not JSON",
+    }.items():
+        assert read(text).malformed == reason
 
 
 def test_python_calls_are_read_by_their_syntax_and_nothing_is_run() -> None:

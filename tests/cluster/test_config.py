@@ -7,7 +7,7 @@ import pytest
 from cluster.config import ConfigError, dump, load
 from cluster.preflight import check
 
-EXPERIMENTS = sorted((Path(__file__).parents[2] / "deploy" / "experiments").glob("*.yaml"))
+EXPERIMENTS = sorted((Path(__file__).parents[2] / "deploy" / "experiments").rglob("*.yaml"))
 
 
 @pytest.mark.parametrize("path", EXPERIMENTS, ids=lambda path: path.stem)
@@ -47,6 +47,30 @@ def test_an_override_reaches_into_lists() -> None:
     config = load(EXPERIMENTS[0], ["curriculum.stages.1.max_steps=99", "learner.betas=[0.8, 0.9]", "learner.kl=1e-3"])
     assert config.curriculum.stages[1].max_steps == 99 and config.curriculum.stages[0].max_steps != 99
     assert (config.learner.betas, config.learner.kl) == ([0.8, 0.9], 0.001)
+
+
+def test_a_file_stands_on_its_base(tmp_path: Path) -> None:
+    (tmp_path / "low.yaml").write_text("learner: {num_steps: 3, kl: 0.1}\ncurriculum: {stages: [{name: a, levels: {'1': 1.0}}]}")
+    (tmp_path / "mid.yaml").write_text("base: low.yaml\nlearner: {num_steps: 4}")
+    (tmp_path / "top.yaml").write_text("base: mid.yaml\nset: [curriculum.stages.0.augmentation=0.5, name=top]\nseed: 7")
+    config = load(tmp_path / "top.yaml", ["seed=8"])
+    assert (config.learner.num_steps, config.learner.kl, config.seed, config.name) == (4, 0.1, 8, "top")
+    assert config.curriculum.stages[0].augmentation == 0.5 and config.curriculum.stages[0].name == "a"
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("base: none.yaml", "none.yaml"),
+        ("base: top.yaml", "its own base"),
+        ("set: [learner.kl]", "learner.kl"),
+        ("set: [a=1]", "'a'"),
+    ],
+)
+def test_a_bad_base_is_named(tmp_path: Path, text: str, told: str) -> None:
+    (tmp_path / "top.yaml").write_text(text)
+    with pytest.raises(ConfigError, match=told):
+        load(tmp_path / "top.yaml")
 
 
 def test_more_ranks_than_one_process_has_is_refused() -> None:

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from envs.types import Assignment, Author, Group, Message, Observation, Signals, Span, Stop, Task, Trajectory, Turn
-from learner.credit import CREDITS, grpo, mean, rloo, success, tree
+from learner.credit import CREDITS, grpo, mean, rloo, success, tree, turns as by_turns
 
 
 def turn(author: Author = Author.POLICY) -> Turn:
@@ -135,6 +135,26 @@ def test_tree_judges_a_user_turn_by_what_it_and_later_ones_earned():
     rows = tree(siblings(late, early))
     assert rows[0] == pytest.approx((-1, -1, 1, 1), rel=1e-4)
     assert rows[1] == pytest.approx((1, 1, -1, -1), rel=1e-4)
+
+
+def test_turns_judges_each_user_turn_by_its_own_outcome_alone():
+    late, early = path("a", ".", "c", ".", earns=(0.0, 1.0)), path("b", ".", "d", ".", earns=(1.0, 0.0))
+    rows = by_turns(siblings(late, early))
+    assert rows[0] == pytest.approx((-1, -1, 1, 1), rel=1e-4)
+    assert rows[1] == pytest.approx((1, 1, -1, -1), rel=1e-4)
+    # One that never came to the second user turn is no baseline for it.
+    stopped = path("x", "y", earns=(0.0, 0.0))
+    rows = by_turns(siblings(late, path("b", ".", "d", ".", earns=(1.0, 1.0)), stopped))
+    assert rows[0][2:] == rows[1][2:] == (0.0, 0.0) and len(rows[2]) == 2
+    assert rows[2] == pytest.approx((-(0.5**0.5),) * 2, rel=1e-4)
+
+
+@given(st.lists(st.floats(-10, 10), min_size=2, max_size=16))
+def test_turns_is_grpo_where_there_is_one_user_turn(values: list[float]):
+    grid = [round(value, 2) for value in values]
+    alone = siblings(*(path(f"word {at}", "then", earns=(value,)) for at, value in enumerate(grid)))
+    expected = [value for value in firsts(grpo(group(*grid))) for _ in range(2)]
+    assert [value for row in by_turns(alone) for value in row] == pytest.approx(expected, abs=1e-9)
 
 
 def test_tree_gives_nothing_where_all_did_the_same():

@@ -13,6 +13,7 @@ from envs.truth import references
 from envs.types import CallOutcome, Json, Message, Observation, Signals, Stop, Task, ToolCall, Trajectory, Turn
 from rewards.config import PARTS, RewardsConfig, rubrics
 from rewards.reward import Rubric
+from rewards.user_turns import failures, verdict
 
 RUBRICS = rubrics(RewardsConfig())
 BAD = Message("assistant", "<tool_call>", malformed="bad JSON")
@@ -68,7 +69,8 @@ def test_the_reference_calls_earn_everything():
     trajectory = toy(*FIRST, *SECOND)
     assert trajectory.success and trajectory.reward == 1.0 and trajectory.turn_rewards == (1.0, 1.0)
     assert trajectory.parts == {
-        "format": 2.0, "progress": 1.0, "calls": 1.0, "errors": 0, "given_up": 0, "idle": 0, "malformed": 0, "extra": 0,
+        "format": 2.0, "well_formed": 1.0, "progress": 1.0, "success": 1.0, "matching": 3.0, "calls": 1.0,
+        "errors": 0, "given_up": 0, "idle": 0, "malformed": 0, "extra": 0,
     }  # fmt: skip
 
 
@@ -218,3 +220,46 @@ def test_erring_to_the_end_of_a_user_turn_still_pays_more_than_never_having_trie
     task = taskset("train", "1")[0]
     hopeless = ToolCall("fly", {})
     assert scored(task, [Message("assistant", "", (hopeless,))] * 5).reward > scored(task, [ANSWER]).reward
+
+
+@pytest.mark.parametrize(
+    ("made", "value"),
+    [
+        ([LOOK, SEE], 3.0),
+        ([SEE, LOOK], 3.0),
+        ([], -3.0),
+        ([ToolCall("jump", {})], -3.0),
+        # Names: one in common of two; arguments of one: both equal, 1 + 1 of 4. 6 * (0.5 + 2) / (1 + 2 + 2) - 3.
+        ([LOOK], 0.0),
+        # The name and the argument's name are right, its value is not: 6 * (1 + 2 + 1) / 5 - 3.
+        ([ToolCall("look", {"at": "z"}), SEE], 1.8),
+        # One call too many: names 2 of 3.
+        ([LOOK, LOOK, SEE], 6 * (2 / 3 + 4) / 5 - 3),
+        # The likest of two is the one that is compared.
+        ([ToolCall("look", {"to": "z"}), LOOK, SEE], 6 * (2 / 3 + 4) / 5 - 3),
+    ],
+)
+def test_matching_compares_names_and_arguments(made: list[ToolCall], value: float):
+    right_second = [ran(good(ToolCall("put", {}), "C")), ran(state={"n": 1})]
+    turns = [ran(*(good(call, "any") for call in made)), ran(state={"n": 0}), *right_second]
+    assert toy(*turns).parts["matching"] == pytest.approx((value + 3.0) / 2)
+
+
+def test_the_binary_reward_pays_whole_episodes_alone():
+    assert toy(*FIRST, *SECOND).parts["success"] == 1.0 and toy(*FIRST, ran(PUT), ran(state={"n": 7})).parts["success"] == 0.0
+
+
+def test_an_episode_is_judged_as_bfcls_checker_does():
+    task = replace(TOY, truth=(TOY.truth[0] | {"needs_call": True}, {"calls": [], "results": [], "state": {"n": 0}}))
+
+    def judged(*turns: Turn) -> tuple[str, tuple[str, ...]]:
+        trajectory = Trajectory("t", "toy/0", turns, Stop.DONE)
+        return verdict(task, trajectory), failures(task, trajectory)
+
+    ended = ran(state={"n": 0})
+    assert judged(*FIRST, ended) == ("", ("", ""))
+    assert judged(*FIRST, ran(wrong("put")), ended) == ("", ("", "needless call"))
+    assert judged(*FIRST) == ("user turn 2: not finished", ("", "not finished"))
+    assert judged(ended, ended) == ("user turn 1: no call", ("no call", ""))
+    assert judged(FIRST[0], ended, ended) == ("user turn 1: results not seen", ("results not seen", ""))
+    assert judged(*FIRST[:2], ran(state={"n": 5}), ended) == ("user turn 1: other state", ("other state", ""))
