@@ -11,6 +11,7 @@ COMMANDS = {
     "train": "cluster.train_command",
     "evaluate": "cluster.evaluate_command",
     "score": "cluster.score_command",
+    "doctor": "cluster.doctor_command",
     "submit": "cluster.submit_command",
     "timeline": "cluster.timeline_command",
 }
@@ -40,6 +41,10 @@ def parser() -> argparse.ArgumentParser:
     score = commands.add_parser("score", help="score recorded calls of any agent")
     score.add_argument("env", help="the environment, such as shop")
     score.add_argument("file", help='JSON lines: {"task_id": ..., "turns": [[{"name": ..., "arguments": {...}}]]}')
+    doctor = commands.add_parser("doctor", help="check a config without a GPU: data, template, lengths, reference, memory")
+    doctor.add_argument("config")
+    doctor.add_argument("overrides", nargs="*", metavar="key=value")
+    doctor.add_argument("--gpu-gb", type=float, default=0.0, help="memory of one GPU, to tell whether all fits")
     submit = commands.add_parser(
         "submit",
         help="run `train` as a Ray job",

@@ -16,6 +16,17 @@ GIB = 2**30
 
 def check(config: Config) -> str:
     """The model's folder, once every check has passed; ConfigError with the value and the remedy otherwise."""
+    check_levels(config)
+    _check_memory(config)
+    _check_weights(config)
+    try:
+        return str(prepare(config.actors.model, Path(config.cluster.models).absolute()))
+    except ValueError as error:
+        raise ConfigError(str(error)) from None
+
+
+def check_levels(config: Config) -> None:
+    """ConfigError where there is no such environment, or where it has not the levels that stages name."""
     try:
         entry = environment(config.envs.name)
     except ValueError as error:
@@ -25,12 +36,6 @@ def check(config: Config) -> str:
         if unknown:
             known = ", ".join(entry.levels)
             raise ConfigError(f"stage {stage.name!r} names level {unknown[0]!r}; {config.envs.name} has {known}")
-    _check_memory(config)
-    _check_weights(config)
-    try:
-        return str(prepare(config.actors.model, Path(config.cluster.models).absolute()))
-    except ValueError as error:
-        raise ConfigError(str(error)) from None
 
 
 def _check_weights(config: Config) -> None:

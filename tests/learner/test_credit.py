@@ -7,7 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from envs.types import Assignment, Author, Group, Message, Observation, Signals, Span, Stop, Task, Trajectory, Turn
-from learner.credit import CREDITS, grpo, mean, rloo, success, tree, turns as by_turns
+from learner.credit import CREDITS, grpo, mean, rloo, success, tree
+from learner.credit import turns as by_turns
 
 
 def turn(author: Author = Author.POLICY) -> Turn:
