@@ -4,17 +4,55 @@ import shutil
 from pathlib import Path
 
 import pytest
+from tokenizers import AddedToken, Tokenizer
 
 from actors.calls import CALL_FORMATS
 from actors.renderer import Renderer, RendererError
 from envs.environment import ENVIRONMENTS
 from envs.types import Message
 
+# In the manner of other families: tools as JSON, tool messages side by side in one block, or headers around roles.
+HERMES = """\
+{%- if tools %}{{ '<|im_start|>system\\n' + (messages[0].content if messages[0].role == 'system' else 'Help.') + '\\n# Tools' }}
+{%- for tool in tools %}{{ '\\n' + tool | tojson }}{% endfor %}{{ '<|im_end|>\\n' }}
+{%- elif messages[0].role == 'system' %}{{ '<|im_start|>system\\n' + messages[0].content + '<|im_end|>\\n' }}{% endif -%}
+{%- for message in messages %}
+  {%- if message.role == 'tool' %}
+    {{- '<|im_start|>user' if loop.first or messages[loop.index0 - 1].role != 'tool' else '' }}
+    {{- '\\n<tool_response>\\n' + message.content + '\\n</tool_response>' }}
+    {{- '<|im_end|>\\n' if loop.last or messages[loop.index0 + 1].role != 'tool' else '' }}
+  {%- elif message.role != 'system' or not loop.first %}
+    {{- '<|im_start|>' + message.role + '\\n' + message.content + '<|im_end|>\\n' }}
+  {%- endif %}
+{%- endfor %}{{ '<|im_start|>assistant\\n' if add_generation_prompt else '' }}"""
+LLAMA = """\
+{{- '<|begin|>' -}}
+{%- for message in messages %}
+  {{- '<|start_header_id|>' + ('ipython' if message.role == 'tool' else message.role) + '<|end_header_id|>\\n\\n' }}
+  {{- 'Functions:\\n' + tools | tojson(indent=4) + '\\n' if tools and loop.first else '' }}
+  {{- message.content | trim + '<|eot_id|>' }}
+{%- endfor %}
+{{- '<|start_header_id|>assistant<|end_header_id|>\\n\\n' if add_generation_prompt else '' }}"""
+
+
+@pytest.fixture(params=["ours", "hermes", "llama"])
+def family(request: pytest.FixtureRequest, byte_folder: str, tmp_path: Path) -> str:
+    folder = tmp_path / "model"
+    shutil.copytree(byte_folder, folder)
+    template = {"hermes": HERMES, "llama": LLAMA}.get(request.param)
+    if template:
+        (folder / "chat_template.jinja").write_text(template)
+    tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
+    tokenizer.add_special_tokens([AddedToken(name) for name in ("<|eot_id|>", "<|start_header_id|>", "<|end_header_id|>")])
+    tokenizer.save(str(folder / "tokenizer.json"))
+    return str(folder)
+
 
 @pytest.mark.parametrize("calls", CALL_FORMATS)
-def test_rendered_prefix_never_changes_on_a_real_task(byte_folder: str, calls: str) -> None:
-    renderer = Renderer(byte_folder, calls)
-    entry = ENVIRONMENTS["shop"]
+@pytest.mark.parametrize("name", ["shop", "bfcl"])
+def test_rendered_prefix_never_changes_on_a_real_task(family: str, calls: str, name: str) -> None:
+    renderer = Renderer(family, calls)
+    entry = ENVIRONMENTS[name]
     for task in (entry.taskset("test", level)[3] for level in entry.levels):
         env = entry.make()
         history = list(env.reset(task).messages)
