@@ -11,6 +11,8 @@ COMMANDS = {
     "train": "cluster.train_command",
     "evaluate": "cluster.evaluate_command",
     "score": "cluster.score_command",
+    "augment": "cluster.augment_command",
+    "curriculum": "cluster.curriculum_command",
     "doctor": "cluster.doctor_command",
     "submit": "cluster.submit_command",
     "timeline": "cluster.timeline_command",
@@ -41,6 +43,14 @@ def parser() -> argparse.ArgumentParser:
     score = commands.add_parser("score", help="score recorded calls of any agent")
     score.add_argument("env", help="the environment, such as shop")
     score.add_argument("file", help='JSON lines: {"task_id": ..., "turns": [[{"name": ..., "arguments": {...}}]]}')
+    augment = commands.add_parser("augment", help="rank the errors that a run's policy fails on, and have hints written for them")
+    augment.add_argument("run", help="the run's folder")
+    augment.add_argument("--endpoint", default="", help="base URL of a server that speaks OpenAI's API")
+    augment.add_argument("--model", default="", help="the model to ask there")
+    augment.add_argument("--most", type=int, default=10, help="errors to write rules for (default: %(default)s)")
+    augment.add_argument("--all", action="store_true", help="errors that have a rule already, too")
+    curriculum = commands.add_parser("curriculum", help="a run's stages and why they came; which tasks are solved or stuck")
+    curriculum.add_argument("run", help="the run's folder")
     doctor = commands.add_parser("doctor", help="check a config without a GPU: data, template, lengths, reference, memory")
     doctor.add_argument("config")
     doctor.add_argument("overrides", nargs="*", metavar="key=value")

@@ -85,7 +85,7 @@ def load_rules(path: str) -> Rules:
         case {"name": str(name), "version": int(version), "rules": [*entries]}:
             rules: dict[str, tuple[Rule, ...]] = {}
             for number, entry in enumerate(entries, start=1):
-                rule = _rule(entry, f"{path}: rule {number}")
+                rule = rule_of(entry, f"{path}: rule {number}")
                 if any(rule.error == other.error for other in rules.get(rule.tool, ())):
                     raise ValueError(f"{path}: rule {number}: a second for {rule.tool!r}, {rule.error!r}; keep one")
                 rules[rule.tool] = (*rules.get(rule.tool, ()), rule)
@@ -94,7 +94,8 @@ def load_rules(path: str) -> Rules:
             raise ValueError(f"{path}: needs the keys name (text), version (a whole number) and rules (a list)")
 
 
-def _rule(entry: Json, where: str) -> Rule:
+def rule_of(entry: Json, where: str) -> Rule:
+    """The rule that an entry of a rules file is. ValueError says what is wrong, and `where`."""
     match entry:
         case {"tool": str(tool), "error": str(error), "category": str(category), "hint": str(hint), **rest} if not rest:
             pass
