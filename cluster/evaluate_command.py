@@ -1,4 +1,7 @@
-"""`tiltyard evaluate`: success by level of a config's model, or of a finished run's, greedy and without hints."""
+"""`tiltyard evaluate`: success by level of a config's model, or of a finished run's, greedy and without hints.
+
+The table goes to the terminal, the same as JSON to standard output.
+"""
 
 from __future__ import annotations
 
@@ -6,9 +9,11 @@ import argparse
 import asyncio
 import json
 import sys
+from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import asdict, replace
 from pathlib import Path
+from statistics import fmean
 
 from cluster.config import Config, ConfigError, load
 from cluster.evaluate import Levels, by_level, evaluate
@@ -27,8 +32,20 @@ def main(arguments: argparse.Namespace) -> int:
     except ConfigError as error:
         print(f"tiltyard: {error}", file=sys.stderr)
         return 2
-    print(json.dumps({level: asdict(result) for level, result in levels.items()}, indent=1))
+    for line in table(levels):
+        print(line, file=sys.stderr)
+    print(json.dumps({level: {**asdict(result), "interval": result.interval} for level, result in levels.items()}, indent=1))
     return 0
+
+
+def table(levels: Levels) -> Iterator[str]:
+    """A line a level, with Wilson's 95 % interval, and their mean where there are several."""
+    for level, result in levels.items():
+        low, high = result.interval
+        share = f"{result.success:6.1%} ({low:.1%} to {high:.1%})"
+        yield f"{level:14} {share:26} of {result.num_tasks} tasks, mean reward {result.reward:.2f}"
+    if len(levels) > 1:
+        yield f"{'mean':14} {fmean(result.success for result in levels.values()):6.1%}"
 
 
 def _config(path: Path, overrides: list[str]) -> Config:

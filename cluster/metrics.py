@@ -28,6 +28,14 @@ class StepReport:
     metrics: Mapping[str, float]
 
 
+def wilson(share: float, count: int) -> tuple[float, float]:
+    """The 95 % interval of a share seen in `count` trials."""
+    z2 = 1.96**2 / count
+    middle = (share + z2 / 2) / (1 + z2)
+    half = 1.96 * math.sqrt(share * (1 - share) / count + z2 / count / 4) / (1 + z2)
+    return max(middle - half, 0.0), min(middle + half, 1.0)
+
+
 @dataclass(frozen=True, slots=True)
 class LevelResult:
     """One level's evaluation: share of tasks solved, mean reward, how many tasks."""
@@ -35,6 +43,11 @@ class LevelResult:
     success: float
     reward: float
     num_tasks: int
+
+    @property
+    def interval(self) -> tuple[float, float]:
+        """Of the success, Wilson's at 95 %."""
+        return wilson(self.success, self.num_tasks)
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,7 +14,7 @@ import pyarrow as pa
 
 from cluster import curves
 from cluster.console import duration, figure, percent
-from cluster.metrics import FILE, History, read_history
+from cluster.metrics import FILE, History, read_history, wilson
 from cluster.store import read
 from envs.types import Json
 
@@ -45,9 +45,8 @@ class LevelRow:
         """Half of Wilson's 95 % interval, so that nobody reads noise as progress."""
         if not self.num_tasks or not math.isfinite(share):
             return ""
-        z2 = 1.96**2 / self.num_tasks
-        half = 1.96 * math.sqrt(share * (1 - share) / self.num_tasks + z2 / self.num_tasks / 4) / (1 + z2)
-        return f"± {100 * half:.0f}"
+        low, high = wilson(share, self.num_tasks)
+        return f"± {50 * (high - low):.0f}"
 
 
 @dataclass(frozen=True, slots=True)
