@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import Protocol
 
-from envs import bfcl, shop
 from envs.call_text import read, tool_call
 from envs.types import Message, Observation, Task, ToolCall
 
@@ -43,23 +44,18 @@ class Entry:
     is_quick: bool = False  # answers in well under a millisecond, so that a thread of its own would only cost time
 
 
-ENVIRONMENTS: dict[str, Entry] = {
-    "bfcl": Entry(
-        bfcl.Bfcl,
-        bfcl.taskset,
-        bfcl.LEVELS,
-        bfcl.RULES,
-        bfcl.oracle,
-        is_quick=True,
-        recorded=bfcl.recorded,
-        messages=bfcl.messages,
-    ),
-    "shop": Entry(shop.Shop, shop.taskset, shop.LEVELS, shop.RULES, shop.oracle, is_quick=True),
-}
+# A module with an ENTRY each, imported when it is asked for: what one environment needs is no burden on the others.
+ENVIRONMENTS = {"bfcl": "envs.bfcl", "shop": "envs.shop", "tau2": "envs.tau2"}
 
 
+@cache
 def environment(name: str) -> Entry:
-    """The entry of that name, or a ValueError that says which names there are."""
+    """The entry of that name, or a ValueError that says which names there are, or what has to be installed."""
     if name not in ENVIRONMENTS:
         raise ValueError(f"no environment is called {name!r}; there are: {', '.join(sorted(ENVIRONMENTS))}")
-    return ENVIRONMENTS[name]
+    try:
+        return importlib.import_module(ENVIRONMENTS[name]).ENTRY
+    except ModuleNotFoundError as error:
+        raise ValueError(
+            f"{name} needs the package {error.name}, which is not installed; the locks in deploy/locks have it"
+        ) from error

@@ -33,7 +33,7 @@ from cluster.train import train
 from curriculum.config import CurriculumConfig, StageConfig, ValidationConfig
 from curriculum.coordinator import Coordinator
 from envs.config import EnvsConfig, rules
-from envs.environment import ENVIRONMENTS
+from envs.environment import environment
 from envs.types import Assignment, Stop
 from learner import checkpoint
 from learner.buffer import Buffer
@@ -72,7 +72,7 @@ class Policy:
         turn = self.turns[session]
         self.turns[session] += 1
         assignment = self.issued[int(session.split("-")[0])]
-        moves = ENVIRONMENTS["shop"].oracle(assignment.task)
+        moves = environment("shop").oracle(assignment.task)
         draw = random.Random(zlib.crc32(f"{session}/{turn}".encode())).random()
         action = self.renderer.act(moves[min(turn, len(moves) - 1)])
         return action if draw < self.skill else (*self.renderer.encode("no"), self.renderer.eos)
@@ -140,7 +140,7 @@ def build(
     renderer = Renderer(byte_folder)
     policy = Policy(renderer, skill=skill)
     pool = tasks(config, "train", most=30)
-    curriculum = Registered(config.curriculum, env="shop", tasks=pool, oracle=ENVIRONMENTS["shop"].oracle, seed=config.seed)
+    curriculum = Registered(config.curriculum, env="shop", tasks=pool, oracle=environment("shop").oracle, seed=config.seed)
     curriculum.issued = policy.issued
     scripted = ScriptedEngine(policy)
     engine = Broken(scripted, broken) if broken else scripted

@@ -8,5 +8,5 @@ for set in "$@"; do
     uv pip compile "$set.in" "${excluded[@]}" --python-version 3.11 --generate-hashes --no-header \
         --no-annotate --no-emit-index-url --no-emit-find-links ${PIP_FIND_LINKS:+--find-links "$PIP_FIND_LINKS"} \
         --output-file "$set.txt" --quiet
-    cat alone.txt >> "$set.txt"
+    [ "$set" = trl ] || cat alone.txt >> "$set.txt"
 done

@@ -12,11 +12,11 @@ from actors.renderer import Renderer
 from actors.scripted_engine import ScriptedEngine
 from actors.vllm_engine import VLLMConfig
 from envs.config import EnvsConfig, rules
-from envs.environment import ENVIRONMENTS
+from envs.environment import environment
 from envs.types import Assignment
 from rewards.config import RewardsConfig, rubrics
 
-SHOP = ENVIRONMENTS["shop"]
+SHOP = environment("shop")
 TASK = SHOP.taskset("train", "1")[0]
 
 

@@ -8,7 +8,7 @@ from tokenizers import AddedToken, Tokenizer
 
 from actors.calls import CALL_FORMATS
 from actors.renderer import Renderer, RendererError
-from envs.environment import ENVIRONMENTS
+from envs.environment import environment
 from envs.types import Message
 
 # In the manner of other families: tools as JSON, tool messages side by side in one block, or headers around roles.
@@ -52,7 +52,7 @@ def family(request: pytest.FixtureRequest, byte_folder: str, tmp_path: Path) -> 
 @pytest.mark.parametrize("name", ["shop", "bfcl"])
 def test_rendered_prefix_never_changes_on_a_real_task(family: str, calls: str, name: str) -> None:
     renderer = Renderer(family, calls)
-    entry = ENVIRONMENTS[name]
+    entry = environment(name)
     for task in (entry.taskset("test", level)[3] for level in entry.levels):
         env = entry.make()
         history = list(env.reset(task).messages)

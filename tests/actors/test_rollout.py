@@ -12,10 +12,10 @@ from actors.engine import Sampling
 from actors.renderer import Renderer
 from actors.rollout import Limits, Rollout
 from actors.scripted_engine import ScriptedEngine
-from envs.environment import ENVIRONMENTS
+from envs.environment import environment
 from envs.types import Assignment, Author, Message, Observation, Stop, Task, Trajectory
 
-SHOP = ENVIRONMENTS["shop"]
+SHOP = environment("shop")
 TASK = SHOP.taskset("train", "2")[0]
 LIMITS = Limits(max_turns=20, max_tokens=100_000, deadline_s=20)
 SAMPLING = Sampling(max_tokens=400)

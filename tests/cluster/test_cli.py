@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 from cluster import cli
-from envs.environment import ENVIRONMENTS
+from envs.environment import environment
 from envs.truth import references
 
 ROOT = Path(__file__).parents[2]
@@ -30,7 +30,7 @@ def test_resume_of_nothing_is_told(tmp_path: Path, capsys) -> None:
 
 
 def test_recorded_calls_are_scored(tmp_path: Path, capsys) -> None:
-    task = ENVIRONMENTS["shop"].taskset("test", "2")[0]
+    task = environment("shop").taskset("test", "2")[0]
     turns = [[{"name": c.name, "arguments": dict(c.arguments)} for c in reference.calls] for reference in references(task)]
     recorded = [{"task_id": task.id, "turns": turns}, {"task_id": task.id, "turns": [[] for _ in turns]}]
     file = tmp_path / "calls.jsonl"

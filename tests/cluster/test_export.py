@@ -7,7 +7,7 @@ import torch
 from actors.calls import CALL_FORMATS
 from actors.renderer import Renderer
 from cluster.export import export
-from envs.environment import ENVIRONMENTS
+from envs.environment import environment
 from learner.model import CHAT_TEMPLATE
 from learner.publish import publish
 
@@ -21,7 +21,7 @@ def test_the_trained_call_form_is_told_by_the_exported_template(byte_folder: str
     weights = publish([("w", torch.ones(2))], 1, str(tmp_path / "weights"))
     form = CALL_FORMATS["python"].form
     out = export(weights, model, tmp_path / "out", call_form=form)
-    task = ENVIRONMENTS["shop"].taskset("train", "1")[0]
+    task = environment("shop").taskset("train", "1")[0]
     # Whoever renders with it, and whatever format they ask for, the policy is told what it was trained on.
     assert f"Call: {form}" in Renderer(str(out), "json").text(task.messages, task.tools)
     assert f"Call: {CALL_FORMATS['json'].form}" in Renderer(str(model), "json").text(task.messages, task.tools)
