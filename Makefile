@@ -4,7 +4,7 @@ SET ?= cpu
 CONFIG ?= deploy/experiments/shop.yaml
 STAMP := .venv/.ready-$(SET)
 
-.PHONY: train test unit check bfcl-parity bench bench-env bench-scale bench-train bench-trl lock clean
+.PHONY: train test unit check bfcl-parity compare bench bench-env bench-scale bench-train bench-trl lock clean
 train: $(STAMP)
 	.venv/bin/tiltyard train $(CONFIG) $(ARGS)
 
@@ -30,6 +30,9 @@ bench-trl: $(STAMP) .venv-trl/.ready
 
 bench-env: $(STAMP)
 	.venv/bin/python -m deploy.bench_env $(ARGS)
+
+compare: $(STAMP)
+	.venv/bin/python -m deploy.compare $(or $(ARGS),deploy/experiments/ablations)
 
 bfcl-parity: $(STAMP)
 	.venv/bin/python -m deploy.bfcl_parity $(ARGS)

@@ -1,0 +1,129 @@
+"""`make compare`: experiments that differ in one thing, each with the same seeds, as a table and a picture.
+
+usage: python -m deploy.compare FOLDER [SEED ...] [key=value ...]     seeds 0, 1 and 2 without any
+Every YAML of FOLDER is an arm. Runs that have ended are not run again, so that it can be stopped and called again. Writes
+docs/results/<folder>.md and .png.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import accumulate
+from pathlib import Path
+from statistics import fmean
+
+from matplotlib.figure import Figure as Plot
+
+from cluster.config import load
+from cluster.metrics import read_history, wilson
+from cluster.preflight import check
+
+RUNS, OUT = Path("runs/compare"), Path("docs/results")
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """One run: success on the test tasks by level at its end, and the mean validation success over trajectories."""
+
+    after: Mapping[str, float]
+    before: Mapping[str, float]
+    num_tasks: int
+    curve: tuple[tuple[float, float], ...]
+    trajectories: int
+    wall_s: float
+
+
+def train(arm: Path, seed: int, overrides: Sequence[str]) -> Outcome:
+    name = f"{arm.parent.name}-{arm.stem}-{seed}"
+    folder = RUNS / name
+    if not (folder / "summary.json").is_file():
+        resume = ["--resume", str(folder)] if (folder / "config.yaml").is_file() else []
+        told = [] if resume else [str(arm), *overrides, f"name={name}", f"seed={seed}", f"cluster.runs={RUNS}"]
+        subprocess.run([sys.executable, "-m", "cluster.cli", "train", *resume, *told], check=True)
+    return outcome(folder)
+
+
+def outcome(folder: Path) -> Outcome:
+    summary, history = json.loads((folder / "summary.json").read_text()), read_history(folder)
+    played = list(accumulate(step.metrics.get("actors/trajectories", 0.0) for step in history.steps))
+    at = {step.step: count for step, count in zip(history.steps, played, strict=True)}
+    curve = [(at.get(one.step, 0.0), fmean(level.success for level in one.levels.values())) for one in history.validations]
+    levels = summary["levels"]
+    return Outcome(
+        {name: level["after"] for name, level in levels.items()},
+        {name: level["before"] for name, level in levels.items()},
+        min(level["num_tasks"] for level in levels.values()),
+        tuple(curve),
+        int(played[-1]),
+        summary["wall_s"],
+    )
+
+
+def table(arms: Mapping[str, Sequence[Outcome]], seeds: Sequence[int]) -> list[str]:
+    """Markdown: the mean of the seeds, in brackets Wilson's 95 % interval of their tasks together, then each seed."""
+    first = next(iter(arms.values()))[0]
+    names = list(first.after)
+    lines = [f"| | {' | '.join(f'level {name}' for name in names)} | trajectories |", "|---" * (len(names) + 2) + "|"]
+    rows = {"before training": [[one.before[name] for one in first_of(arms)] for name in names]}
+    rows |= {arm: [[one.after[name] for one in found] for name in names] for arm, found in arms.items()}
+    for arm, columns in rows.items():
+        count = arms[arm][0].trajectories if arm in arms else 0
+        cells = [_cell(shares, first.num_tasks) for shares in columns]
+        lines.append(f"| {arm} | {' | '.join(cells)} | {count or ''} |")
+    return [f"Seeds {', '.join(map(str, seeds))}; {first.num_tasks} test tasks a level, greedy, without hints.", "", *lines]
+
+
+def first_of(arms: Mapping[str, Sequence[Outcome]]) -> Sequence[Outcome]:
+    return next(iter(arms.values()))
+
+
+def _cell(shares: Sequence[float], num_tasks: int) -> str:
+    mean = fmean(shares)
+    low, high = wilson(mean, num_tasks * len(shares))
+    return f"{mean:.0%} [{low:.0%}, {high:.0%}] ({', '.join(f'{100 * share:.0f}' for share in shares)})"
+
+
+def plot(arms: Mapping[str, Sequence[Outcome]], path: Path) -> None:
+    """Validation success over trajectories: the mean of the seeds, and from the lowest to the highest of them."""
+    figure = Plot(figsize=(7, 4))
+    axes = figure.subplots()
+    for arm, found in arms.items():
+        columns = list(zip(*(one.curve for one in found), strict=False))
+        x = [fmean(point[0] for point in column) for column in columns]
+        shares = [[point[1] for point in column] for column in columns]
+        (line,) = axes.plot(x, [fmean(column) for column in shares], label=arm)
+        axes.fill_between(x, list(map(min, shares)), list(map(max, shares)), color=line.get_color(), alpha=0.15)
+    axes.set_xlabel("training trajectories")
+    axes.set_ylabel("validation success, mean of the levels")
+    axes.set_ylim(0, 1)
+    axes.legend(frameon=False)
+    figure.savefig(path, dpi=120, bbox_inches="tight")
+
+
+def main(arguments: Sequence[str]) -> None:
+    folder, rest = Path(arguments[0]), arguments[1:]
+    overrides = [one for one in rest if "=" in one]
+    seeds = [int(one) for one in rest if "=" not in one] or [0, 1, 2]
+    paths = sorted(folder.glob("*.yaml"))
+    for path in paths:
+        check(load(path, overrides))
+    arms: dict[str, list[Outcome]] = {path.stem: [] for path in paths}
+    for number, seed in enumerate(seeds, start=1):  # seed by seed, so that what is there at any time can be compared
+        for path in paths:
+            arms[path.stem].append(train(path, seed, overrides))
+        OUT.mkdir(parents=True, exist_ok=True)
+        lines = table(arms, seeds[:number])
+        command = f"make compare ARGS={folder}"
+        (OUT / f"{folder.name}.md").write_text(
+            "\n".join([f"# {folder.name}: `{command}`", "", *lines, "", f"![]({folder.name}.png)", ""])
+        )
+        plot(arms, OUT / f"{folder.name}.png")
+        print("\n".join(lines), flush=True)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
