@@ -181,7 +181,7 @@ def speed() -> None:
     for _ in range(ROUNDS):
         begun = time.perf_counter()
         for category, scenario in pool:
-            place = World(scenario.classes, scenario.config, is_long=category == "long_context")
+            place = World.open(scenario.classes, scenario.config, is_long=category == "long_context")
             for calls in scenario.truth:
                 for call in calls:
                     place.run(recorded(task(scenario, category), call))

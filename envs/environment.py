@@ -9,7 +9,7 @@ from functools import cache
 from typing import Protocol
 
 from envs.call_text import read, tool_call
-from envs.types import Message, Observation, Task, ToolCall
+from envs.types import Json, Message, Observation, Task, ToolCall
 
 
 class Environment(Protocol):
@@ -41,11 +41,13 @@ class Entry:
     oracle: Callable[[Task], Sequence[Message]]  # the reference calls as assistant messages, closing answers included
     recorded: Callable[[Task, str], ToolCall] = lambda task, text: tool_call(read(text))  # a call written as Python
     messages: Callable[[Sequence[ToolCall]], Sequence[Message]] = one_by_one  # recorded calls of one user turn, as messages
+    prelude: Callable[[Task], Sequence[Task]] | None = None  # what has to be played before a task, in its order,
+    carry: Callable[[Task, Json], Task] | None = None  # and how a task takes over the state that the one before ended in
     is_quick: bool = False  # answers in well under a millisecond, so that a thread of its own would only cost time
 
 
 # A module with an ENTRY each, imported when it is asked for: what one environment needs is no burden on the others.
-ENVIRONMENTS = {"bfcl": "envs.bfcl", "shop": "envs.shop", "tau2": "envs.tau2"}
+ENVIRONMENTS = {"bfcl": "envs.bfcl", "bfcl_memory": "envs.bfcl_memory", "shop": "envs.shop", "tau2": "envs.tau2"}
 
 
 @cache

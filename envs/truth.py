@@ -16,17 +16,20 @@ _ENCODER = json.JSONEncoder(sort_keys=True)
 class Reference:
     """One user turn's reference calls, their results in the same order, and the state after them.
 
-    `needs_call` where knowing the results is not enough: some call must be made in this very turn.
+    `needs_call` where knowing the results is not enough: some call must be made in this very turn. `forbids_calls` where
+    nothing can be done yet, so that asking is right and any call is not.
     """
 
     calls: tuple[ToolCall, ...]
     results: tuple[Json, ...]
     state: Json
     needs_call: bool = False
+    forbids_calls: bool = False
 
     def as_json(self) -> dict[str, Json]:
         calls: list[Json] = [{"name": call.name, "arguments": dict(call.arguments)} for call in self.calls]
-        return {"calls": calls, "results": list(self.results), "state": self.state, "needs_call": self.needs_call}
+        flags: dict[str, Json] = {"needs_call": self.needs_call, "forbids_calls": self.forbids_calls}
+        return {"calls": calls, "results": list(self.results), "state": self.state, **flags}
 
 
 def references(task: Task) -> tuple[Reference, ...]:
@@ -46,4 +49,5 @@ def _read(entry: Mapping[str, Json]) -> Reference:
         tuple(cast(list[Json], entry["results"])),
         entry["state"],
         entry.get("needs_call") is True,
+        entry.get("forbids_calls") is True,
     )

@@ -43,7 +43,7 @@ def failures(task: Task, trajectory: Trajectory) -> tuple[str, ...]:
     """Per user turn why it is not solved, "" where it is: it has to end in the reference's state, all its results seen by then.
 
     Environment Tuning (2510.10197, 3.4): r_state * r_exec; results are contained as a multiset, in any order, in all
-    the results so far, errors too. A user turn without reference calls is solved where it ended without a call.
+    the results so far, errors too.
     """
     seen: Counter[str] = Counter()
     found: list[str] = []
@@ -58,16 +58,16 @@ def solved(task: Task, trajectory: Trajectory) -> tuple[bool, ...]:
 
 
 def verdict(task: Task, trajectory: Trajectory) -> str:
-    """Why the episode failed, "" where it succeeded: BFCL's verdict, which passes over user turns without reference calls."""
+    """Why the episode failed, "" where it succeeded: BFCL's verdict, which passes over user turns that forbid calls."""
     pairs = zip(references(task), failures(task, trajectory), strict=True)
-    judged = [failure if reference.calls or failure == UNFINISHED else "" for reference, failure in pairs]
+    judged = ["" if reference.forbids_calls and failure != UNFINISHED else failure for reference, failure in pairs]
     return next((f"user turn {number}: {failure}" for number, failure in enumerate(judged, start=1) if failure), "")
 
 
 def _failure(reference: Reference, turn: UserTurn, seen: Counter[str]) -> str:
     if turn.state is None:
         return UNFINISHED
-    if not reference.calls:
+    if reference.forbids_calls:
         return "needless call" if turn.outcomes else ""
     if reference.needs_call and not turn.outcomes:
         return "no call"

@@ -26,6 +26,7 @@ DOCS = {
     "TravelAPI": "travel_booking",
     "VehicleControlAPI": "vehicle_control",
 }
+MEMORY_DOCS = {"kv": "memory_kv", "rec_sum": "memory_rec_sum"}
 TYPES = {"dict": "object", "float": "number", "tuple": "array", "any": "string"}  # where JSON schema has other words
 REMEDY = "install bfcl-eval anew, in the version of the lock"
 
@@ -48,9 +49,9 @@ def scenarios(category: str, folder: Path = DATA) -> Sequence[Scenario]:
     if category not in CATEGORIES:
         raise ValueError(f"BFCL has no multi-turn category {category!r}; there are: {', '.join(CATEGORIES)}")
     name = f"BFCL_v4_multi_turn_{category}.json"
-    answers = {str(row["id"]): row for _, row in _rows(folder / "possible_answer" / name)}
+    answers = {str(row["id"]): row for _, row in rows(folder / "possible_answer" / name)}
     found = []
-    for line, row in _rows(folder / name):
+    for line, row in rows(folder / name):
         try:
             found.append(_scenario(row, answers))
         except (KeyError, TypeError, ValueError, AttributeError) as error:
@@ -61,10 +62,12 @@ def scenarios(category: str, folder: Path = DATA) -> Sequence[Scenario]:
 @cache
 def tools(name: str, folder: Path = DATA) -> Sequence[Mapping[str, Json]]:
     """The documents of a class's functions, as OpenAI writes tools."""
-    return tuple(_tool(row) for _, row in _rows(folder / "multi_turn_func_doc" / f"{DOCS[name]}.json"))
+    file = {**DOCS, **MEMORY_DOCS}[name]
+    return tuple(_tool(row) for _, row in rows(folder / "multi_turn_func_doc" / f"{file}.json"))
 
 
-def _rows(path: Path) -> Iterator[tuple[int, dict[str, Json]]]:
+def rows(path: Path) -> Iterator[tuple[int, dict[str, Json]]]:
+    """(line number, object) of a file of JSON lines. ValueError names the line and the remedy."""
     try:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeError) as error:

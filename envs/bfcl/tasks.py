@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import cache
 from inspect import signature
 from pathlib import Path
 from typing import cast
 
 from envs.bfcl.data import CATEGORIES, Scenario, scenarios, tools
-from envs.bfcl.world import World, functions
+from envs.bfcl.world import CLASSES, World, functions
 from envs.call_text import read, tool_call
 from envs.truth import Reference, references
 from envs.types import Json, Message, Task, ToolCall
@@ -59,13 +60,13 @@ def recorded(task: Task, text: str) -> ToolCall:
 @cache
 def parameters(name: str) -> dict[str, tuple[str, ...]]:
     """The parameters of each of a class's functions."""
-    return {method: tuple(signature(function).parameters)[1:] for method, function in functions(name).items()}
+    return {method: tuple(signature(function).parameters)[1:] for method, function in functions(CLASSES[name]).items()}
 
 
 def make_world(task: Task) -> World:
     payload = task.payload
     config = cast(dict[str, object], payload["config"])
-    return World(cast(list[str], payload["classes"]), config, is_long=payload["is_long"] is True)
+    return World.open(cast(list[str], payload["classes"]), config, is_long=payload["is_long"] is True)
 
 
 def _task(scenario: Scenario, level: str) -> Task:
@@ -79,7 +80,7 @@ def _task(scenario: Scenario, level: str) -> Task:
     }  # fmt: skip
     opening = (Message("system", SYSTEM), Message("user", requests[0]))
     bare = Task(f"bfcl/{level}/{scenario.number}", "bfcl", level, opening, tuple(given), payload, ())
-    return Task(bare.id, bare.env, level, opening, bare.tools, payload, _truth(bare, scenario))
+    return replace(bare, truth=_truth(bare, scenario))
 
 
 def _request(scenario: Scenario, turn: int, documents: Sequence[Mapping[str, Json]]) -> str:
@@ -95,7 +96,7 @@ def _truth(task: Task, scenario: Scenario) -> tuple[Mapping[str, Json], ...]:
     for texts in scenario.truth:
         calls = tuple(recorded(task, text) for text in texts)
         results = tuple(world.run(call) for call in calls)
-        found.append(Reference(calls, results, world.state(), needs_call=bool(calls)).as_json())
+        found.append(Reference(calls, results, world.state(), needs_call=bool(calls), forbids_calls=not calls).as_json())
     return tuple(found)
 
 

@@ -38,16 +38,23 @@ MOST = {"precision": 1000, "decimal_places": 1000, "exponent": 1000, "base": 10*
 class World:
     """The instances of one episode; they die with it."""
 
-    def __init__(self, classes: Sequence[str], config: Mapping[str, object], *, is_long: bool) -> None:
-        """`config` is the task's initial_config by class, left as it is; `is_long` fills in the long-context data."""
-        self._instances = {name: CLASSES[name]() for name in classes}
-        for name, instance in self._instances.items():
-            if name not in STATELESS:
-                instance._load_scenario(copy.deepcopy(config.get(name, {})), long_context=is_long)
+    def __init__(self, instances: Mapping[str, object]) -> None:
+        self._instances = instances
         # Of two classes with a method of one name the later one has it, as in the official executor.
         self._methods = {
-            method: (self._instances[name], function) for name in classes for method, function in functions(name).items()
+            method: (instance, function)
+            for instance in instances.values()
+            for method, function in functions(type(instance)).items()
         }
+
+    @classmethod
+    def open(cls, classes: Sequence[str], config: Mapping[str, object], *, is_long: bool) -> World:
+        """`config` is the task's initial_config by class, left as it is; `is_long` fills in the long-context data."""
+        instances = {name: CLASSES[name]() for name in classes}
+        for name, instance in instances.items():
+            if name not in STATELESS:
+                instance._load_scenario(copy.deepcopy(config.get(name, {})), long_context=is_long)
+        return cls(instances)
 
     def run(self, call: ToolCall) -> str:
         """What the official executor would answer, its errors' texts included."""
@@ -83,8 +90,9 @@ class World:
 
 
 @cache
-def functions(name: str) -> dict[str, Callable[..., object]]:
-    found = inspect.getmembers(CLASSES[name], inspect.isfunction)
+def functions(kind: type) -> dict[str, Callable[..., object]]:
+    """The tools of a class: its public methods."""
+    found = inspect.getmembers(kind, inspect.isfunction)
     return {method: function for method, function in found if not method.startswith("_")}
 
 

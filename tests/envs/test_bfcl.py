@@ -378,7 +378,7 @@ def test_no_call_string_runs_anything_but_the_tools(attack: str, tmp_path: Path,
         signals = env.step(message).signals
         assert signals.malformed or all(outcome.error for outcome in signals.outcomes)
     try:
-        assert error_of(World(["GorillaFileSystem", "MathAPI"], {}, is_long=False).run(recorded(task, text)))
+        assert error_of(World.open(["GorillaFileSystem", "MathAPI"], {}, is_long=False).run(recorded(task, text)))
     except NotACall:
         pass
     assert not list(tmp_path.iterdir())
@@ -394,7 +394,7 @@ def tagged(text: str) -> Message:
 
 def test_names_that_could_be_confused_with_tools_are_no_tools():
     assert len(ATTACKS) >= 60 and len(set(ATTACKS)) == len(ATTACKS)
-    methods = {method for name in CLASSES for method in functions(name)}
+    methods = {method for name in CLASSES for method in functions(CLASSES[name])}
     assert not [method for method in methods if method.startswith("_") or not set(method) <= set(string.ascii_letters + "_")]
 
 

