@@ -26,7 +26,7 @@ from deploy.figure import OUT, Figure
 from deploy.trl_settings import Settings
 
 CONFIG = Path("deploy/experiments/single.yaml")
-MICRO, LAST = 8, 3  # TRL's microbatch; how many steps the end of a curve is the mean of
+MICRO = 8  # TRL's microbatch
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,8 +41,8 @@ class Curve:
         return size * (len(self.seconds) - 1) / sum(self.seconds[1:])
 
     @property
-    def end(self) -> float:
-        return statistics.fmean(self.rewards[-LAST:])
+    def mean(self) -> float:
+        return statistics.fmean(self.rewards)
 
 
 def ours(seed: int, overrides: Sequence[str]) -> tuple[Curve, list[str]]:
@@ -107,10 +107,10 @@ def main(arguments: Sequence[str]) -> None:
             rewards = " ".join(f"{reward:5.2f}" for reward in curve.rewards)
             print(f"seed {seed} {name:9} {curve.rate(size):6.2f} trajectories/s   mean reward by step {rewards}", flush=True)
     rates = [statistics.median(column) for column in zip(*((a.rate(size), b.rate(size)) for a, b in pairs), strict=True)]
-    ends = [statistics.fmean(column) for column in zip(*((a.end, b.end) for a, b in pairs), strict=True)]
+    curves = [statistics.fmean(column) for column in zip(*((a.mean, b.mean) for a, b in pairs), strict=True)]
     command = "make bench-trl"
     Figure("trl", rates[0], rates[1], "trajectories/s", 8.0, command).tell()
-    Figure("trl-reward", ends[0], ends[1], f"mean reward, last {LAST} steps", 1.0, command).tell()
+    Figure("trl-reward", curves[0], curves[1], "mean reward of all steps", 1.0, command).tell()
     plot(pairs, seeds)
 
 
