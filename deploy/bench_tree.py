@@ -36,8 +36,13 @@ class Case:
 
 
 def cases(config: Config, model: str) -> Mapping[str, Case]:
-    """Eight siblings of 1,000 tokens that share 90 %, and none; and two groups of the shop's oracle trajectories."""
-    found = {"siblings": siblings(900, 100), "unshared": siblings(0, 1000), "shop": groups(config, model)[:2]}
+    """Eight siblings of 1,000 tokens that share 90 %, and none; two groups of the shop's oracle trajectories, and one of BFCL's."""
+    found = {
+        "siblings": siblings(900, 100),
+        "unshared": siblings(0, 1000),
+        "shop": groups(config, model)[:2],
+        "bfcl": groups(config, model, name="bfcl", level="base", count=1),
+    }
     return {f"tree-{name}": _case(made, config.learner.max_tokens) for name, made in found.items()}
 
 

@@ -11,11 +11,11 @@ from envs.environment import environment
 from envs.types import Assignment, Group, Message, Observation, Span, Stop, Trajectory, Turn
 
 
-def groups(config: Config, model: str) -> list[Group]:
-    """Eight groups of eight siblings on tasks of two calls."""
-    renderer, entry = Renderer(model, config.actors.calls), environment("shop")
+def groups(config: Config, model: str, *, name: str = "shop", level: str = "2", count: int = 8) -> list[Group]:
+    """Groups of eight siblings on an environment's first tasks; without a word on the shop's, of two calls each."""
+    renderer, entry = Renderer(model, config.actors.calls), environment(name)
     found = []
-    for number, task in enumerate(entry.taskset("train", "2")[:8]):
+    for number, task in enumerate(entry.taskset("train", level)[:count]):
         turns = []
         env, context = entry.make(), renderer.open(task.messages, task.tools)
         env.reset(task)
