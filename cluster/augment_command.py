@@ -78,7 +78,7 @@ def failed(config: Config, folder: Path) -> Iterator[list[Failure]]:
 
 
 def _message(told: Mapping[str, object]) -> Message:
-    calls = tuple(ToolCall(call["name"], call["arguments"]) for call in told["calls"])  # type: ignore[attr-defined]
+    calls = tuple(ToolCall(call["name"], call["arguments"]) for call in told["calls"])
     return Message("assistant", str(told["content"]), calls, str(told["malformed"]))
 
 

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from cluster.config import Config
 from deploy.figure import Figure
 from deploy.oracle_groups import groups
+from envs.environment import environment
 from envs.types import Assignment, Group, Message, Observation, Span, Stop, Task, Trajectory, Turn
 from learner.batch import Batch, Microbatch, assemble
 from learner.learner import Learner
@@ -36,12 +37,13 @@ class Case:
 
 
 def cases(config: Config, model: str) -> Mapping[str, Case]:
-    """Eight siblings of 1,000 tokens that share 90 %, and none; two groups of the shop's oracle trajectories, and one of BFCL's."""
+    """Eight siblings of 1,000 tokens that share 90 %, and none; oracle trajectories of the shop (two groups) and of BFCL (one)."""
+    shortest = min(environment("bfcl").taskset("train", "base"), key=lambda task: len(str(task.tools)) + len(task.truth))
     found = {
         "siblings": siblings(900, 100),
         "unshared": siblings(0, 1000),
         "shop": groups(config, model)[:2],
-        "bfcl": groups(config, model, name="bfcl", level="base", count=1),
+        "bfcl": groups(config, model, [shortest]),
     }
     return {f"tree-{name}": _case(made, config.learner.max_tokens) for name, made in found.items()}
 

