@@ -37,7 +37,7 @@ class Case:
 
 
 def cases(config: Config, model: str) -> Mapping[str, Case]:
-    """Eight siblings of 1,000 tokens that share 90 %, and none; oracle trajectories of the shop (two groups) and of BFCL (one)."""
+    """Eight siblings of 1,000 tokens that share 90 %, and none; oracle trajectories of the shop and of BFCL."""
     shortest = min(environment("bfcl").taskset("train", "base"), key=lambda task: len(str(task.tools)) + len(task.truth))
     found = {
         "siblings": siblings(900, 100),
