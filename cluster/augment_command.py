@@ -13,7 +13,7 @@ from pathlib import Path
 
 import yaml
 
-from cluster.config import Config, ConfigError, load
+from cluster.config import Config, ConfigError, load_run
 from cluster.placement import tasks
 from cluster.store import read
 from envs.augmentation import Rules
@@ -42,9 +42,9 @@ def main(arguments: argparse.Namespace) -> int:
     """Exit status 1 where the endpoint failed, 2 where the folder holds no run."""
     folder = Path(arguments.run)
     try:
-        config = load(folder / "config.yaml")
-    except ConfigError:
-        print(f"tiltyard: {folder} has no config.yaml: name the folder of a run, such as runs/shop", file=sys.stderr)
+        config = load_run(folder)
+    except ConfigError as error:
+        print(f"tiltyard: {error}", file=sys.stderr)
         return 2
     known = rules(config.envs)
     ranked = rank(list(failed(config, folder)), known)

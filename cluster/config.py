@@ -119,6 +119,14 @@ def load(path: Path, overrides: Sequence[str] = ()) -> Config:
         raise ConfigError(str(error)) from None
 
 
+def load_run(folder: Path) -> Config:
+    """The configuration that a run was started with. ConfigError where the folder holds none."""
+    path = folder / "config.yaml"
+    if not path.is_file():
+        raise ConfigError(f"{folder} has no config.yaml: name the folder of a run, such as runs/shop")
+    return load(path)
+
+
 def _read(path: Path, *below: Path) -> DictConfig | ListConfig:
     """A file on top of the one that its `base` names; its `set` has single values as `key=value`, list items too."""
     told = OmegaConf.load(path)

@@ -11,7 +11,7 @@ from itertools import groupby
 from pathlib import Path
 from statistics import fmean
 
-from cluster.config import ConfigError, load
+from cluster.config import ConfigError, load_run
 from cluster.metrics import StepReport, read_history
 from cluster.placement import tasks
 from cluster.store import read
@@ -44,9 +44,9 @@ def main(arguments: argparse.Namespace) -> int:
     """Exit status 2 where the folder holds no run."""
     folder = Path(arguments.run)
     try:
-        config = load(folder / "config.yaml")
-    except ConfigError:
-        print(f"tiltyard: {folder} has no config.yaml: name the folder of a run, such as runs/shop", file=sys.stderr)
+        config = load_run(folder)
+    except ConfigError as error:
+        print(f"tiltyard: {error}", file=sys.stderr)
         return 2
     for line in (*stages(read_history(folder).steps), "", *outcomes(tries(folder, tasks(config, "train")))):
         print(line)
