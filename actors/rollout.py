@@ -66,7 +66,8 @@ class Rollout:
         opening = await self._ask(self._env.reset, task)
         context = self._renderer.open(opening.messages, task.tools)
         tokens: list[int] = []
-        for number in range(self._limits.max_turns):
+        most = len(assignment.start) + assignment.max_turns if assignment.max_turns else self._limits.max_turns
+        for number in range(most):
             tokens.extend(context)
             if len(tokens) + sampling.max_tokens > self._limits.max_tokens:
                 return Stop.MAX_TOKENS

@@ -12,8 +12,10 @@ COMMANDS = {
     "evaluate": "cluster.evaluate_command",
     "score": "cluster.score_command",
     "augment": "cluster.augment_command",
+    "construct": "cluster.construct_command",
     "curriculum": "cluster.curriculum_command",
     "doctor": "cluster.doctor_command",
+    "inspect": "cluster.inspect_command",
     "submit": "cluster.submit_command",
     "timeline": "cluster.timeline_command",
 }
@@ -49,12 +51,17 @@ def parser() -> argparse.ArgumentParser:
     augment.add_argument("--model", default="", help="the model to ask there")
     augment.add_argument("--most", type=int, default=10, help="errors to write rules for (default: %(default)s)")
     augment.add_argument("--all", action="store_true", help="errors that have a rule already, too")
+    _add_construct(commands.add_parser("construct", help="build environments from questions, or take published ones"))
     curriculum = commands.add_parser("curriculum", help="a run's stages and why they came; which tasks are solved or stuck")
     curriculum.add_argument("run", help="the run's folder")
     doctor = commands.add_parser("doctor", help="check a config without a GPU: data, template, lengths, reference, memory")
     doctor.add_argument("config")
     doctor.add_argument("overrides", nargs="*", metavar="key=value")
     doctor.add_argument("--gpu-gb", type=float, default=0.0, help="memory of one GPU, to tell whether all fits")
+    inspect = commands.add_parser("inspect", help="by how much the parameters of two checkpoints differ, by layer and module")
+    inspect.add_argument("before", help="a model's folder, or a run's")
+    inspect.add_argument("after")
+    inspect.add_argument("--out", default="", metavar="FILE", help="draw a heat map into this picture")
     submit = commands.add_parser(
         "submit",
         help="run `train` as a Ray job",
@@ -69,6 +76,29 @@ def parser() -> argparse.ArgumentParser:
     timeline = commands.add_parser("timeline", help="where a run's time went: a trace for Perfetto or chrome://tracing")
     timeline.add_argument("run", help="the run's folder")
     return top
+
+
+def _add_construct(construct: argparse.ArgumentParser) -> None:
+    construct.add_argument("--questions", default="", metavar="FILE", help='JSON lines: {"question": text, "answer": text}')
+    construct.add_argument(
+        "--author", default="embedded", metavar="URL", help="of a server that speaks OpenAI's API; default: %(default)s"
+    )
+    construct.add_argument("--model", default="", help="the model to ask there; its key in OPENAI_API_KEY")
+    construct.add_argument("--count", type=int, default=480, help="questions, at most (default: %(default)s)")
+    construct.add_argument("--seed", type=int, default=0, help="of the embedded author's worlds (default: %(default)s)")
+    construct.add_argument("--shares", type=int, nargs=3, default=[8, 1, 1], metavar="N", help="of train, validation and test")
+    construct.add_argument("--out", required=True, metavar="FOLDER")
+    construct.add_argument(
+        "--import", nargs=2, dest="imported", metavar=("FORMAT", "FILE"), help="ftrl or toolhop: take a file as it is"
+    )
+    construct.add_argument("--actors", type=int, default=0, help="Ray actors that build (default: none, but threads here)")
+    construct.add_argument("--parallel", type=int, default=8, help="questions at once (default: %(default)s)")
+    construct.add_argument("--timeout-s", type=float, default=120.0, help="for one reply (default: %(default)s)")
+    construct.add_argument("--max-tokens", type=int, default=4096, help="of one reply (default: %(default)s)")
+    construct.add_argument(
+        "--usd-per-million", type=float, nargs=2, default=[0.0, 0.0], metavar=("IN", "OUT"), help="to tell the cost"
+    )
+    construct.add_argument("--insecure", action="store_true", help="run the tools' code even where it cannot be shut in")
 
 
 def main(arguments: list[str] | None = None) -> int:

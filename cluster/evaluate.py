@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from itertools import count
+from statistics import fmean
 
 from actors.env_actor import EnvActor
 from cluster.metrics import LevelResult
@@ -58,11 +59,12 @@ async def _prepared(actors: Sequence[EnvActor], tasks: Sequence[Task], *, stage:
 
 
 def by_level(groups: Sequence[Group]) -> Levels:
-    """Success and mean reward a level."""
+    """Success, mean reward and Solve-F1 a level."""
     results: dict[str, LevelResult] = {}
     for level in sorted({group.assignment.task.level for group in groups}):
         mine = [group for group in groups if group.assignment.task.level == level]
         success = sum(group.success for group in mine) / len(mine)
         reward = sum(sum(group.rewards) / len(group.rewards) for group in mine) / len(mine)
-        results[level] = LevelResult(success=success, reward=reward, num_tasks=len(mine))
+        f1 = fmean(one.parts.get("solve_f1", 0.0) for group in mine for one in group.trajectories)
+        results[level] = LevelResult(success=success, reward=reward, num_tasks=len(mine), solve_f1=f1)
     return results

@@ -43,9 +43,11 @@ def table(levels: Levels) -> Iterator[str]:
     for level, result in levels.items():
         low, high = result.interval
         share = f"{result.success:6.1%} ({low:.1%} to {high:.1%})"
-        yield f"{level:14} {share:26} of {result.num_tasks} tasks, mean reward {result.reward:.2f}"
+        rest = f"Solve-F1 {result.solve_f1:.2f}, mean reward {result.reward:.2f}"
+        yield f"{level:14} {share:26} of {result.num_tasks} tasks, {rest}"
     if len(levels) > 1:
-        yield f"{'mean':14} {fmean(result.success for result in levels.values()):6.1%}"
+        success, f1 = (fmean(values) for values in zip(*((one.success, one.solve_f1) for one in levels.values()), strict=True))
+        yield f"{'mean':14} {success:6.1%}, Solve-F1 {f1:.2f}"
 
 
 def _config(path: Path, overrides: list[str]) -> Config:

@@ -38,11 +38,12 @@ def wilson(share: float, count: int) -> tuple[float, float]:
 
 @dataclass(frozen=True, slots=True)
 class LevelResult:
-    """One level's evaluation: share of tasks solved, mean reward, how many tasks."""
+    """One level's evaluation: share of tasks solved, mean reward, how many tasks, mean Solve-F1."""
 
     success: float
     reward: float
     num_tasks: int
+    solve_f1: float = 0.0
 
     @property
     def interval(self) -> tuple[float, float]:
@@ -100,7 +101,12 @@ class MetricsFile:
 
     def validation(self, report: Validation) -> None:
         levels: dict[str, Json] = {
-            level: {"success": _finite(it.success), "reward": _finite(it.reward), "num_tasks": it.num_tasks}
+            level: {
+                "success": _finite(it.success),
+                "reward": _finite(it.reward),
+                "num_tasks": it.num_tasks,
+                "solve_f1": _finite(it.solve_f1),
+            }
             for level, it in report.levels.items()
         }
         self._write("validation", report.step, {"stage": report.stage, "levels": levels})
@@ -168,7 +174,7 @@ def _parse(line: str) -> StepReport | Validation | Note | None:
 
 
 def _level(row: Mapping[str, float | None]) -> LevelResult:
-    return LevelResult(_number(row["success"]), _number(row["reward"]), int(row["num_tasks"] or 0))
+    return LevelResult(_number(row["success"]), _number(row["reward"]), int(row["num_tasks"] or 0), _number(row.get("solve_f1")))
 
 
 def _finite(value: float) -> float | None:

@@ -38,6 +38,7 @@ def place(config: Config, model: str, *, weights: str, rendezvous: str) -> Syste
             groups_per_batch=config.learner.groups_per_batch,
             max_lag=config.learner.max_lag,
             max_refills=config.learner.max_refills,
+            takes_all=config.learner.credit == "reward",
         ),
     )
 

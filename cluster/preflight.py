@@ -26,9 +26,10 @@ def check(config: Config) -> str:
 
 
 def check_levels(config: Config) -> None:
-    """ConfigError where there is no such environment, or where it has not the levels that stages name."""
+    """ConfigError where there is no such environment, nothing to run it on, or not the levels that stages name."""
     try:
         entry = environment(config.envs.name)
+        entry.ready()
     except ValueError as error:
         raise ConfigError(f"envs.name: {error}") from None
     for stage in config.curriculum.stages:

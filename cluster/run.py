@@ -157,6 +157,7 @@ def _conclude(config: Config, folder: Path, outcome: Outcome) -> None:
             "before": outcome.before[level].success if level in outcome.before else None,
             "after": result.success,
             "num_tasks": result.num_tasks,
+            "solve_f1": [outcome.before[level].solve_f1 if level in outcome.before else None, result.solve_f1],
         }
         for level, result in outcome.after.items()
     }
@@ -166,5 +167,6 @@ def _conclude(config: Config, folder: Path, outcome: Outcome) -> None:
     print("held-out test tasks, greedy, no hints:")
     for level, row in levels.items():
         before = "   -" if row["before"] is None else f"{row['before']:4.0%}"
-        print(f"  level {level}: {before} -> {row['after']:4.0%}  ({row['num_tasks']} tasks)")
+        first, last = ("-" if one is None else f"{one:.2f}" for one in row["solve_f1"])
+        print(f"  level {level}: {before} -> {row['after']:4.0%}  ({row['num_tasks']} tasks)   Solve-F1 {first} -> {last}")
     print(f"{spent.wall_s:.0f} s, at most {spent.peak_memory_gb:.1f} GB; report: {write_report(folder)}")

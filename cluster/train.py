@@ -54,6 +54,7 @@ async def learn(system: System, keeper: Keeper) -> None:
                 aggregation=config.aggregation,
                 full=config.groups_per_batch,
                 every_action=config.kl > 0,
+                normalize=config.normalize,
             )
         with keeper.phase("learner", "update"):
             metrics = await system.learner.update(batch)

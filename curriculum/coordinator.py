@@ -8,13 +8,14 @@ from dataclasses import asdict, dataclass, field, replace
 from enum import StrEnum
 from hashlib import blake2b
 from random import Random
+from typing import cast
 
 from curriculum.config import CurriculumConfig
 from curriculum.gate import Decision, StepFacts, decide
 from curriculum.sampler import Draw, Tally, frontier, next_level, uniform
 from curriculum.stages import Stage, stages
 from curriculum.temperature import next_temperature
-from envs.types import Assignment, Group, Message, Stop, Task
+from envs.types import Assignment, Group, Json, Message, Stop, Task, ToolCall
 
 Oracle = Callable[[Task], Sequence[Message]]
 LEAST_MIDWAY = 0.1  # of a stage's share: what is solved is still looked at now and then
@@ -57,13 +58,17 @@ class CurriculumStatus:
 
 @dataclass(frozen=True, slots=True)
 class Seen:
-    """One observed group, in trajectories. `midway` is its level where it began on the way of the reference, else empty."""
+    """One observed group, in trajectories. `midway` is its level where it did not begin at the beginning, else empty.
+
+    `way` has the first sibling's messages, where a stage of single messages wants them and it played the whole episode.
+    """
 
     id: int
     task_id: str
     tried: int
     solved: int
     midway: str = ""
+    way: tuple[Message, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +88,7 @@ class Memory:
     records: tuple[Record, ...] = ()
     is_finished: bool = False
     temperature: float = 0.0  # where the stage holds an entropy by it
+    ways: Mapping[str, tuple[Message, ...]] = field(default_factory=dict)  # task -> how it was last played, message by message
 
 
 class Coordinator:
@@ -107,8 +113,10 @@ class Coordinator:
         drawn = {**memory.drawn, level: memory.drawn.get(level, 0) + 1}
         self._memory = replace(memory, next_id=memory.next_id + 1, drawn=drawn)
         config, share = stage.config, stage.shares[level]
-        start = self._start(self._midway(config.midway, level), draw.task, memory.next_id)
-        after = f", after {len(start)} of the reference's messages" if start else ""
+        midway = self._start(self._midway(config.midway, level), draw.task, memory.next_id)
+        own = self._own(draw.task, memory.next_id) if config.one_message else None
+        start, whose = (midway, "the reference's") if own is None else (own, "its own")
+        after = f", after {len(start)} of {whose} messages" if start else ""
         return Assignment(
             id=memory.next_id,
             task=draw.task,
@@ -120,6 +128,7 @@ class Coordinator:
             temperature=max(config.temperature, memory.temperature) if config.entropy else config.temperature,
             reason=f"stage {config.name!r}, level {level!r} (share {share:.2f}), {config.sampler}: {draw.reason}{after}",
             seed=assignment_seed(memory.seed, memory.next_id),
+            max_turns=0 if own is None else 1,
         )
 
     async def reissue(self, assignment: Assignment) -> Assignment:
@@ -140,8 +149,10 @@ class Coordinator:
         played = [trajectory for trajectory in group.trajectories if trajectory.stop is not Stop.FAULT]
         if not played:
             return
-        midway = assignment.task.level if assignment.start else ""
-        seen = Seen(assignment.id, assignment.task.id, len(played), sum(one.success for one in played), midway)
+        midway = assignment.task.level if assignment.start or assignment.max_turns else ""
+        wanted = self._stage.config.one_message and not assignment.max_turns
+        way = tuple(turn.message for turn in played[0].turns) if wanted else ()
+        seen = Seen(assignment.id, assignment.task.id, len(played), sum(one.success for one in played), midway, way)
         others = tuple(other for other in self._memory.pending if other.id != seen.id)
         self._memory = replace(self._memory, pending=(*others, seen))
 
@@ -213,14 +224,22 @@ class Coordinator:
         messages = self._oracle(task)
         return tuple(messages[: rng.randint(1, len(messages) - 2)]) if len(messages) > 2 else ()
 
+    def _own(self, task: Task, id: int) -> tuple[Message, ...] | None:
+        """The messages up to a state in which the policy was when it last played this task; None to play it whole again."""
+        way = self._memory.ways.get(task.id, ())
+        at = Random(f"{self._memory.seed}/{id}/own").randint(-1, len(way) - 1)
+        return None if at < 0 else way[:at]
+
     def _commit(self, facts: StepFacts) -> None:
         memory = self._memory
         if memory.history and facts.step <= memory.history[-1].step:
             raise ValueError(f"step {facts.step} is not after step {memory.history[-1].step}; tell each step once")
-        tallies, midway = dict(memory.tallies), dict(memory.midway)
+        tallies, midway, ways = dict(memory.tallies), dict(memory.midway), dict(memory.ways)
         for seen in sorted(memory.pending, key=lambda seen: seen.id):
             of, key = (midway, seen.midway) if seen.midway else (tallies, seen.task_id)
             of[key] = of.get(key, Tally()).plus(seen.tried, seen.solved)
+            if seen.way:
+                ways[seen.task_id] = seen.way
         steps = {**memory.steps, memory.stage: memory.steps[memory.stage] + 1}
         history = (*memory.history, facts)
         config, temperature = self._stage.config, memory.temperature
@@ -228,7 +247,14 @@ class Coordinator:
             now = max(temperature, config.temperature)
             temperature = next_temperature(now, facts.entropy, target=config.entropy, lowest=config.temperature)
         self._memory = replace(
-            memory, tallies=tallies, midway=midway, pending=(), history=history, steps=steps, temperature=temperature
+            memory,
+            tallies=tallies,
+            midway=midway,
+            pending=(),
+            history=history,
+            steps=steps,
+            temperature=temperature,
+            ways=ways,
         )
 
     def _move(self, step: int, reason: str) -> None:
@@ -259,10 +285,20 @@ def _read(state: str) -> Memory:
         drawn=saved["drawn"],
         tallies={task_id: Tally(**tally) for task_id, tally in saved["tallies"].items()},
         midway={level: Tally(**tally) for level, tally in saved.get("midway", {}).items()},
-        pending=tuple(Seen(**seen) for seen in saved["pending"]),
+        pending=tuple(Seen(**{**seen, "way": _messages(seen.get("way", ()))}) for seen in saved["pending"]),
         history=tuple(StepFacts(**facts) for facts in saved["history"]),
         steps=saved["steps"],
         records=tuple(Record(one["step"], one["stage"], Kind(one["kind"]), one["reason"]) for one in saved["records"]),
         is_finished=saved["is_finished"],
         temperature=saved["temperature"],
+        ways={task_id: _messages(way) for task_id, way in saved.get("ways", {}).items()},
     )
+
+
+def _messages(saved: Sequence[Mapping[str, Json]]) -> tuple[Message, ...]:
+    found: list[Message] = []
+    for told in saved:
+        calls = cast(list[dict[str, Json]], told["calls"])
+        made = tuple(ToolCall(str(call["name"]), cast(dict[str, Json], call["arguments"])) for call in calls)
+        found.append(Message(str(told["role"]), str(told["content"]), made, str(told["malformed"])))
+    return tuple(found)

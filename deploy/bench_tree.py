@@ -11,8 +11,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from cluster import cli
 from cluster.config import Config
-from deploy.figure import Figure
+from deploy.figure import OUT, Figure
 from deploy.oracle_groups import groups
 from envs.environment import environment
 from envs.types import Assignment, Group, Message, Observation, Span, Stop, Task, Trajectory, Turn
@@ -37,12 +38,17 @@ class Case:
 
 
 def cases(config: Config, model: str) -> Mapping[str, Case]:
-    """Eight siblings of 1,000 tokens that share 90 %, and none; oracle trajectories of the shop and of BFCL."""
+    """Eight siblings of 1,000 tokens that share 90 %, and none; oracle trajectories of three environments."""
+    folder = OUT / "constructed"
+    if cli.main(["construct", "--count", "40", "--out", str(folder)]):
+        raise SystemExit(1)
+    built = environment(f"constructed:{folder}").taskset("train", "parallel_multi_hop")
     shortest = min(environment("bfcl").taskset("train", "base"), key=lambda task: len(str(task.tools)) + len(task.truth))
     found = {
         "siblings": siblings(900, 100),
         "unshared": siblings(0, 1000),
         "shop": groups(config, model)[:2],
+        "constructed": groups(config, model, built[:2]),
         "bfcl": groups(config, model, [shortest]),
     }
     return {f"tree-{name}": _case(made, config.learner.max_tokens) for name, made in found.items()}

@@ -27,7 +27,7 @@ RUNS, OUT = Path("runs/compare"), Path("docs/results")
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """One run: success on the test tasks by level at its end, and the mean validation success over trajectories."""
+    """One run: on the test tasks by level success and Solve-F1, before and after; mean validation success over trajectories."""
 
     after: Mapping[str, float]
     before: Mapping[str, float]
@@ -35,6 +35,8 @@ class Outcome:
     curve: tuple[tuple[float, float], ...]
     trajectories: int
     wall_s: float
+    f1_before: Mapping[str, float]
+    f1_after: Mapping[str, float]
 
 
 def train(arm: Path, seed: int, overrides: Sequence[str]) -> Outcome:
@@ -60,6 +62,8 @@ def outcome(folder: Path) -> Outcome:
         tuple(curve),
         int(played[-1]),
         summary["wall_s"],
+        {name: level["solve_f1"][0] for name, level in levels.items()},
+        {name: level["solve_f1"][1] for name, level in levels.items()},
     )
 
 
@@ -67,13 +71,16 @@ def table(arms: Mapping[str, Sequence[Outcome]], seeds: Sequence[int]) -> list[s
     """Markdown: the mean of the seeds, in brackets Wilson's 95 % interval of their tasks together, then each seed."""
     first = next(iter(arms.values()))[0]
     names = list(first.after)
-    lines = [f"| | {' | '.join(f'level {name}' for name in names)} | trajectories |", "|---" * (len(names) + 2) + "|"]
+    lines = [f"| | {' | '.join(f'level {name}' for name in names)} | Solve-F1 | trajectories |", "|---" * (len(names) + 3) + "|"]
     rows = {"before training": [[one.before[name] for one in first_of(arms)] for name in names]}
     rows |= {arm: [[one.after[name] for one in found] for name in names] for arm, found in arms.items()}
+    f1 = {"before training": [fmean(one.f1_before.values()) for one in first_of(arms)]}
+    f1 |= {arm: [fmean(one.f1_after.values()) for one in found] for arm, found in arms.items()}
     for arm, columns in rows.items():
         count = arms[arm][0].trajectories if arm in arms else 0
         cells = [_cell(shares, first.num_tasks) for shares in columns]
-        lines.append(f"| {arm} | {' | '.join(cells)} | {count or ''} |")
+        each = ", ".join(f"{one:.2f}" for one in f1[arm])
+        lines.append(f"| {arm} | {' | '.join(cells)} | {fmean(f1[arm]):.2f} ({each}) | {count or ''} |")
     return [f"Seeds {', '.join(map(str, seeds))}; {first.num_tasks} test tasks a level, greedy, without hints.", "", *lines]
 
 

@@ -15,13 +15,26 @@ class AuthorError(RuntimeError):
     """The endpoint cannot be used: the message says what to look at."""
 
 
+class NoReply(AuthorError):
+    """None came in time: one question may be at fault, rather than the endpoint."""
+
+
 class Unreadable(ValueError):
     """A reply without the JSON object that was asked for."""
 
 
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """What the author wrote, and the tokens that it read and wrote."""
+
+    text: str
+    tokens_in: int = 0
+    tokens_out: int = 0
+
+
 class Author(Protocol):
-    def ask(self, system: str, user: str) -> str:
-        """The reply. Raises AuthorError where none comes."""
+    def ask(self, system: str, user: str) -> Reply:
+        """Raises AuthorError where no reply comes."""
         ...
 
 
@@ -36,7 +49,7 @@ class Endpoint:
     temperature: float = 0.7
     max_tokens: int = 2048
 
-    def ask(self, system: str, user: str) -> str:
+    def ask(self, system: str, user: str) -> Reply:
         client = openai.OpenAI(base_url=self.url, api_key=self.key or "none", timeout=self.timeout_s, max_retries=2)
         try:
             reply = client.chat.completions.create(
@@ -45,14 +58,18 @@ class Endpoint:
                 temperature=self.temperature,
                 max_tokens=self.max_tokens,
             )
+        except openai.APITimeoutError as error:
+            raise NoReply(f"no reply within {self.timeout_s:g} s") from error
         except openai.OpenAIError as error:
             raise AuthorError(f"{self.url}, model {self.model!r}: {error}; is the server up, and the key right?") from error
-        return (reply.choices[0].message.content if reply.choices else None) or ""
+        text = (reply.choices[0].message.content if reply.choices else None) or ""
+        usage = reply.usage
+        return Reply(text, usage.prompt_tokens, usage.completion_tokens) if usage else Reply(text)
 
 
 def ask_json(author: Author, system: str, user: str) -> dict[str, Json]:
     """The reply's first JSON object, fenced or in the midst of words. Raises Unreadable."""
-    reply = author.ask(system, user)
+    reply = author.ask(system, user).text
     decoder = json.JSONDecoder()
     for start in (at for at, char in enumerate(reply) if char == "{"):
         try:

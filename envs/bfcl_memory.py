@@ -16,12 +16,13 @@ from bfcl_eval.eval_checker.agentic_eval.agentic_checker import agentic_checker
 from bfcl_eval.eval_checker.multi_turn_eval.func_source_code.memory_kv import MemoryAPI_kv
 from bfcl_eval.eval_checker.multi_turn_eval.func_source_code.memory_rec_sum import MemoryAPI_rec_sum
 
-from envs.bfcl.bfcl import error_of
+from envs.bfcl.bfcl import Called
 from envs.bfcl.data import DATA, rows, tools
 from envs.bfcl.tasks import MAX_MESSAGES
 from envs.bfcl.world import World
+from envs.conversation import Conversation
 from envs.environment import Entry
-from envs.types import CallOutcome, Json, Message, Observation, Signals, Task, ToolCall
+from envs.types import Json, Message, Task
 
 BACKENDS = {"kv": MemoryAPI_kv, "rec_sum": MemoryAPI_rec_sum}
 LEVELS = tuple(BACKENDS)
@@ -32,51 +33,29 @@ plans and preferences, put into your memory by its tools while you talk, and loo
 {memory}"""
 
 
-class Memory:
+class Memory(Conversation):
     """One conversation, or one question. A message without calls ends the user turn; a question is judged by it."""
 
     def __init__(self) -> None:
-        self._world: World | None = None
-        self._requests: list[str] = []
-        self._num_messages = 0
+        super().__init__(Store, max_messages=MAX_MESSAGES)
 
-    def reset(self, task: Task) -> Observation:
-        self._task = task
+
+class Store(Called):
+    """The policy's memory. Its state is a question's verdict; of a conversation, what is in the memory then."""
+
+    def __init__(self, task: Task) -> None:
         self._level = task.level.partition("/")[0]
+        self._expected = cast(list[str], task.payload["answers"])
         self._instance = _instance(self._level, task.payload["memory"])
-        self._world = World({"MemoryAPI": self._instance})
-        self._requests = cast(list[str], task.payload["requests"])[1:]
-        self._num_messages = 0
-        return Observation(task.messages)
+        super().__init__(World({"MemoryAPI": self._instance}))
 
-    def step(self, message: Message) -> Observation:
-        if self._world is None:
-            raise RuntimeError("the episode is over or has not begun: call reset(task) first")
-        self._num_messages += 1
-        if not message.calls and not message.malformed:
-            return self._end_user_turn(message.content)
-        outcomes = () if message.malformed else tuple(_outcome(self._world, call) for call in message.calls)
-        contents = [str(outcome.result) for outcome in outcomes] or [json.dumps({"error": "malformed"})]
-        done = self._num_messages >= MAX_MESSAGES
-        state = self._state("") if done else None
-        return Observation(tuple(Message("tool", text) for text in contents), done, Signals(outcomes, message.malformed, state))
-
-    def close(self) -> None:
-        self._world = None
-
-    def _end_user_turn(self, answer: str) -> Observation:
-        self._num_messages = 0
-        if not self._requests:
-            return Observation((), True, Signals(state=self._state(answer)))
-        request, *self._requests = self._requests
-        return Observation((Message("user", request),), False, Signals(state=False))
-
-    def _state(self, answer: str) -> Json:
-        """A question's verdict; of a conversation, the memory at its end."""
-        expected = cast(list[str], self._task.payload["answers"])
-        if expected:
-            return bool(agentic_checker(answer, expected)["valid"])
+    def state(self, answer: str) -> Json:
+        if self._expected:
+            return bool(agentic_checker(answer, self._expected)["valid"])
         return {name: vars(self._instance)[name] for name in KEPT[self._level]}
+
+    def cut(self) -> Json:
+        return self.state("")
 
 
 def taskset(split: str, level: str) -> Sequence[Task]:
@@ -134,11 +113,6 @@ def _instance(level: str, memory: Json) -> MemoryAPI_kv | MemoryAPI_rec_sum:
     if isinstance(memory, dict):
         vars(instance).update(json.loads(json.dumps(memory)))
     return instance
-
-
-def _outcome(world: World, call: ToolCall) -> CallOutcome:
-    result = world.run(call)
-    return CallOutcome(call, result, error_of(result))
 
 
 ENTRY = Entry(Memory, taskset, LEVELS, "", oracle, prelude=prelude, carry=carry, is_quick=True)

@@ -43,19 +43,25 @@ class Entry:
     messages: Callable[[Sequence[ToolCall]], Sequence[Message]] = one_by_one  # recorded calls of one user turn, as messages
     prelude: Callable[[Task], Sequence[Task]] | None = None  # what has to be played before a task, in its order,
     carry: Callable[[Task, Json], Task] | None = None  # and how a task takes over the state that the one before ended in
+    ready: Callable[[], object] = lambda: None  # raises ValueError where its data, or what it runs on, is not at hand
     is_quick: bool = False  # answers in well under a millisecond, so that a thread of its own would only cost time
 
 
 # A module with an ENTRY each, imported when it is asked for: what one environment needs is no burden on the others.
 ENVIRONMENTS = {"bfcl": "envs.bfcl", "bfcl_memory": "envs.bfcl_memory", "shop": "envs.shop", "tau2": "envs.tau2"}
+FROM_FOLDER = {"constructed": "envs.constructed"}  # with an `entry(folder)` instead: said as NAME:FOLDER
 
 
 @cache
 def environment(name: str) -> Entry:
     """The entry of that name, or a ValueError that says which names there are, or what has to be installed."""
-    if name not in ENVIRONMENTS:
-        raise ValueError(f"no environment is called {name!r}; there are: {', '.join(sorted(ENVIRONMENTS))}")
+    first, _, folder = name.partition(":")
+    if name not in ENVIRONMENTS and not (first in FROM_FOLDER and folder):
+        there = [*ENVIRONMENTS, *(f"{one}:FOLDER" for one in FROM_FOLDER)]
+        raise ValueError(f"no environment is called {name!r}; there are: {', '.join(sorted(there))}")
     try:
+        if folder:
+            return importlib.import_module(FROM_FOLDER[first]).entry(folder)
         return importlib.import_module(ENVIRONMENTS[name]).ENTRY
     except ModuleNotFoundError as error:
         raise ValueError(

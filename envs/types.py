@@ -54,6 +54,7 @@ class Assignment:
     reason: str = ""
     seed: int = 0
     temperature: float = 0.0  # to sample with; 0 is the run's own
+    max_turns: int = 0  # of the policy, after `start`; 0 is the run's own limit
 
 
 class Stop(StrEnum):
@@ -121,6 +122,11 @@ class Turn:
     author: Author = Author.POLICY
     temperature: float = 1.0  # the one that the action was sampled with
 
+    @property
+    def told(self) -> Turn:
+        """The message alone, and whether the episode ended with it."""
+        return Turn((), (), (), (), self.message, Observation((), self.observation.done), self.author)
+
 
 @dataclass(frozen=True, slots=True)
 class Trajectory:
@@ -166,8 +172,10 @@ class Group:
 
     @property
     def outcome(self) -> Group:
-        """The same without what was said: all that the curriculum needs."""
-        return replace(self, trajectories=tuple(replace(one, turns=()) for one in self.trajectories))
+        """The same without tokens, and only the first sibling with its messages: all that the curriculum needs."""
+        first, *others = self.trajectories
+        told = replace(first, turns=tuple(turn.told for turn in first.turns))
+        return replace(self, trajectories=(told, *(replace(one, turns=()) for one in others)))
 
     @property
     def rewards(self) -> tuple[float, ...]:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from envs.types import Author, Group, Trajectory
-from learner.credit import Credit
+from learner.credit import EPSILON, Credit
 from learner.tree import build, pack
 
 Ints = NDArray[np.int64]
@@ -112,6 +112,7 @@ def assemble(
     aggregation: str = "token",
     full: int = 0,
     every_action: bool = False,
+    normalize: bool = False,
 ) -> Batch:
     """Advantages, flattening, weights and packing. ValueError where groups hold nothing to train on.
 
@@ -119,11 +120,14 @@ def assemble(
     Actions without advantage have no gradient in any loss of `learner.loss`: they are left out, and so are the tokens
     after a sample's last action that has one, unless `every_action` is asked for (a penalty towards the initial model).
     A batch of fewer groups than `full` counts for less: the groups left out had no signal, and no gradient to give.
+    `normalize` brings the advantages to mean 0 and standard deviation 1 over the batch's actions.
     `aggregation` "token" weighs every action token alike; "sequence" every trajectory, its tokens alike within it.
     """
     if not groups:
         return Batch(((),) * num_ranks, 0, 0)
     samples = _samples(groups, credit)
+    if normalize:
+        samples = _normalized(samples)
     lengths = [sample.num_actions for sample in samples]
     total = min(1.0, len(groups) / full) if full else 1.0
     if aggregation == "token":
@@ -151,6 +155,16 @@ def _samples(groups: Sequence[Group], credit: Credit) -> list[Sample]:
     if not samples:
         raise ValueError(f"{len(groups)} groups hold no action token to train on: take groups with sound trajectories")
     return samples
+
+
+def _normalized(samples: Sequence[Sample]) -> list[Sample]:
+    """Advantages of mean 0 and std 1 over all actions (REINFORCE++, arXiv 2501.03262); all 0 where they are all alike."""
+    values = np.concatenate([sample.advantages_L[sample.mask_L] for sample in samples]).astype(np.float64)
+    mean, std = values.mean(), values.std()
+    if std <= EPSILON:
+        return [replace(sample, advantages_L=np.zeros_like(sample.advantages_L)) for sample in samples]
+    scaled = (np.where(sample.mask_L, (sample.advantages_L - mean) / std, 0.0).astype(np.float32) for sample in samples)
+    return [replace(sample, advantages_L=advantages_L) for sample, advantages_L in zip(samples, scaled, strict=True)]
 
 
 def _telling(samples: Sequence[Sample], weights: Sequence[float]) -> tuple[list[Sample], list[float]]:

@@ -34,7 +34,9 @@ class Buffer:
     drops without signal in one version the places stay empty and the batch is smaller, so that a solved stage still ends.
     """
 
-    def __init__(self, *, groups_per_batch: int, max_lag: int, max_refills: int) -> None:
+    def __init__(self, *, groups_per_batch: int, max_lag: int, max_refills: int, takes_all: bool = False) -> None:
+        """`takes_all` for a credit whose baseline is not the group's own: then every group has signal."""
+        self._takes_all = takes_all
         self._size, self._max_lag, self._max_refills = groups_per_batch, max_lag, max_refills
         # Apart, and woken by number: with a thousand groups waiting for a place, waking all for each would cost the most.
         lock = asyncio.Lock()
@@ -123,7 +125,7 @@ class Buffer:
     def _judge(self, group: Group) -> Verdict:
         if self._is_stale(group):
             return Verdict.STALE
-        return Verdict.ACCEPTED if group.has_signal else Verdict.FILTERED
+        return Verdict.ACCEPTED if group.has_signal or self._takes_all else Verdict.FILTERED
 
     def _is_stale(self, group: Group) -> bool:
         return self._version - group.version > self._max_lag

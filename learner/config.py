@@ -32,6 +32,9 @@ class LearnerConfig:
     dtype: str = "bfloat16"
     dither: bool = True  # of the fp32 masters of bfloat16 weights, which would else not follow small updates at first
     credit: str = "grpo"
+    normalize: bool = (
+        False  # advantages to mean 0 and std 1 over the batch: with `reward` REINFORCE++, with `mean` its baseline form
+    )
     aggregation: str = "token"
     loss: str = "clipped"
     clip_low: float = 0.2
@@ -65,6 +68,11 @@ class LearnerConfig:
             raise ValueError(
                 f"learner.credit is {self.credit!r} with learner.loss {self.loss!r}: 'success' and 'nll' go together "
                 "(rejection fine-tuning), every other credit goes with 'clipped'"
+            )
+        if (self.credit == "reward") > self.normalize or (self.normalize and self.credit == "success"):
+            raise ValueError(
+                f"learner.credit is {self.credit!r} with learner.normalize {str(self.normalize).lower()}: 'reward' has no "
+                "baseline but the batch's and needs it true, 'success' keeps or leaves out and needs it false"
             )
         if len(self.betas) != 2 or not all(0 <= beta < 1 for beta in self.betas):
             raise ValueError(f"learner.betas is {self.betas}: give two numbers of [0, 1), such as [0.9, 0.95]")

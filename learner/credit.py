@@ -37,6 +37,11 @@ def rloo(group: Group) -> tuple[tuple[float, ...], ...]:
     return _spread(group, lambda rewards: [x * len(rewards) / max(len(rewards) - 1, 1) for x in _centred(rewards)])
 
 
+def reward(group: Group) -> tuple[tuple[float, ...], ...]:
+    """The reward itself: with `learner.normalize` its baseline is the whole batch's. REINFORCE++, arXiv 2501.03262, section 3."""
+    return _spread(group, list)
+
+
 def success(group: Group) -> tuple[tuple[float, ...], ...]:
     """1 for every turn, an expert's too, where the episode succeeded; no other is kept: rejection fine-tuning."""
     return tuple(
@@ -87,7 +92,15 @@ def turns(group: Group) -> tuple[tuple[float, ...], ...]:
     return _for_policy(group, [tuple(scores[visit.user_turn][n] for visit in path) for n, path in enumerate(visits)])
 
 
-CREDITS: dict[str, Credit] = {"grpo": grpo, "mean": mean, "rloo": rloo, "tree": tree, "turns": turns, "success": success}
+CREDITS: dict[str, Credit] = {
+    "grpo": grpo,
+    "mean": mean,
+    "rloo": rloo,
+    "tree": tree,
+    "turns": turns,
+    "reward": reward,
+    "success": success,
+}
 
 
 def _spread(group: Group, score: Callable[[Sequence[float]], Sequence[float]]) -> tuple[tuple[float, ...], ...]:

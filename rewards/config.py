@@ -10,6 +10,7 @@ from rewards.matching import matching
 from rewards.penalty import errors, extra, given_up, idle, malformed
 from rewards.progress import progress, success
 from rewards.reward import Reward, Rubric
+from rewards.solve import solve, solve_f1, solve_lenient, solve_p, solve_precision, solve_r, solve_recall, solve_square
 
 PARTS: dict[str, Reward] = {
     "format": format,
@@ -23,6 +24,14 @@ PARTS: dict[str, Reward] = {
     "idle": idle,
     "given_up": given_up,
     "extra": extra,
+    "solve": solve,
+    "solve_lenient": solve_lenient,
+    "solve_recall": solve_recall,
+    "solve_precision": solve_precision,
+    "solve_square": solve_square,
+    "solve_p": solve_p,
+    "solve_r": solve_r,
+    "solve_f1": solve_f1,
 }
 
 

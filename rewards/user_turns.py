@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from envs.truth import Reference, canonical, references
 from envs.types import CallOutcome, Json, Task, Trajectory
+from rewards.sub_questions import SubQuestions
 
 UNFINISHED = "not finished"
 
@@ -43,7 +44,7 @@ def failures(task: Task, trajectory: Trajectory) -> tuple[str, ...]:
     """Per user turn why it is not solved, "" where it is: it has to end in the reference's state, all its results seen by then.
 
     Environment Tuning (2510.10197, 3.4): r_state * r_exec; results are contained as a multiset, in any order, in all
-    the results so far, errors too.
+    the results so far, errors too. Where the truth has sub-questions instead, all of them have to be answered.
     """
     seen: Counter[str] = Counter()
     found: list[str] = []
@@ -73,4 +74,8 @@ def _failure(reference: Reference, turn: UserTurn, seen: Counter[str]) -> str:
         return "no call"
     if canonical(turn.state) != canonical(reference.state):
         return "other state"
+    if reference.answers:
+        subs = SubQuestions([reference])
+        subs.answer(turn.outcomes)
+        return f"{subs.left} of {subs.total} sub-questions not answered" if subs.left else ""
     return "" if Counter(map(canonical, reference.results)) <= seen else "results not seen"

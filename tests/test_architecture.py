@@ -25,6 +25,7 @@ ONLY_IN = {
     "torch": {"learner", "actors/weight_receiver.py", "actors/cpu_kernels.py", "deploy"},
 }
 PROBING = {"cluster/remote.py", "cluster/gang.py"}
+SANDBOX = "envs/sandbox_worker.py"  # runs code that is not ours, shut in
 FILES = sorted(path for folder in MAY_IMPORT for path in (ROOT / folder).rglob("*.py"))
 LOOP = ROOT / "cluster" / "train.py"
 
@@ -88,7 +89,9 @@ def test_house_numbers() -> None:
 def test_nothing_probes_for_attributes() -> None:
     for name, tree in trees():
         calls = {n.func.id for n in ast.walk(tree) if isinstance(n, ast.Call) and isinstance(n.func, ast.Name)}
-        assert name in PROBING or not calls & {"getattr", "hasattr", "eval", "exec"}, name
+        assert name in PROBING or not calls & (
+            {"getattr", "hasattr", "eval", "exec"} - ({"exec"} if name == SANDBOX else set())
+        ), name
 
 
 def test_the_loop_is_a_screen() -> None:

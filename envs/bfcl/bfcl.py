@@ -1,62 +1,37 @@
-"""BFCL multi-turn as an environment: user turns revealed one at a time around a world of tool classes."""
+"""BFCL multi-turn as an environment."""
 
 from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import cast
 
+from envs import conversation
 from envs.bfcl.tasks import MAX_MESSAGES, make_world
 from envs.bfcl.world import World
-from envs.types import CallOutcome, Message, Observation, Signals, Task, ToolCall
+from envs.conversation import Conversation
+from envs.types import CallOutcome, Json, ToolCall
 
 RULES = str(Path(__file__).parent.parent / "bfcl_hints.yaml")
 RAISED = "Error during execution: "
 
 
-class Bfcl:
-    """A message with calls runs them; one without ends the user turn; one that could not be read is told so."""
-
+class Bfcl(Conversation):
     def __init__(self) -> None:
-        self._world: World | None = None
-        self._requests: list[str] = []
-        self._num_messages = 0
-
-    def reset(self, task: Task) -> Observation:
-        self._world = make_world(task)
-        self._requests = cast(list[str], task.payload["requests"])[1:]
-        self._num_messages = 0
-        return Observation(task.messages)
-
-    def step(self, message: Message) -> Observation:
-        if self._world is None:
-            raise RuntimeError("the episode is over or has not begun: call reset(task) first")
-        self._num_messages += 1
-        if not message.calls and not message.malformed:
-            return self._end_user_turn(self._world)
-        outcomes = () if message.malformed else tuple(_outcome(self._world, call) for call in message.calls)
-        contents = [str(outcome.result) for outcome in outcomes] or [json.dumps({"error": "malformed"})]
-        done = self._num_messages >= MAX_MESSAGES
-        if done:
-            self._world = None
-        return Observation(tuple(Message("tool", text) for text in contents), done, Signals(outcomes, message.malformed))
-
-    def close(self) -> None:
-        self._world = None
-
-    def _end_user_turn(self, world: World) -> Observation:
-        self._num_messages = 0
-        signals = Signals(state=world.state())
-        if not self._requests:
-            self._world = None
-            return Observation((), True, signals)
-        request, *self._requests = self._requests
-        return Observation((Message("user", request),), False, signals)
+        super().__init__(lambda task: Called(make_world(task)), max_messages=MAX_MESSAGES)
 
 
-def _outcome(world: World, call: ToolCall) -> CallOutcome:
-    result = world.run(call)
-    return CallOutcome(call, result, error_of(result))
+class Called(conversation.World):
+    """The package's tools, whose answers are texts."""
+
+    def __init__(self, world: World) -> None:
+        self._world = world
+
+    def run(self, call: ToolCall) -> CallOutcome:
+        result = self._world.run(call)
+        return CallOutcome(call, result, error_of(result))
+
+    def state(self, answer: str) -> Json:
+        return self._world.state()
 
 
 def error_of(result: str) -> str:

@@ -120,7 +120,7 @@ def _task(split: str, level: str, index: int) -> Task:
     for kind, by in writer.plan(level):
         request = writer.write(kind, by)
         outcomes = [world.run(call) for call in request.calls]
-        truth.append(Reference(request.calls, tuple(outcome.result for outcome in outcomes), world.snapshot()))
+        truth.append(Reference(request.calls, tuple(outcome.result for outcome in outcomes), world.state()))
         requests.append(request.text)
     return Task(
         id, "shop", level, (*PREFIX, Message("user", requests[0])), TOOLS,

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import random
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from envs import conversation
 from envs.types import CallOutcome, Json, ToolCall
 
 NAMES = (
@@ -60,7 +62,7 @@ class Item:
     stock: int
 
 
-class World:
+class World(conversation.World):
     """One shop. The same seed gives the same catalogue; with `novel`, half its names are ones training never uses."""
 
     def __init__(self, seed: str, *, novel: bool) -> None:
@@ -73,14 +75,16 @@ class World:
         self.orders: list[Json] = []
 
     def run(self, call: ToolCall) -> CallOutcome:
-        """What the call comes to. Never raises, whatever the policy asked for."""
         try:
             return CallOutcome(call, self._run(call.name, call.arguments))
         except Refused as refused:
             return CallOutcome(call, None, str(refused))
 
-    def snapshot(self) -> dict[str, Json]:
+    def state(self, answer: str = "") -> Json:
         return {"cart": {**self.cart}, "orders": [*self.orders]}
+
+    def tell(self, outcome: CallOutcome) -> str:
+        return json.dumps({"error": outcome.error} if outcome.error else outcome.result, separators=(",", ":"))
 
     def _run(self, tool: str, arguments: Mapping[str, Json]) -> Json:
         match tool, arguments:

@@ -6,7 +6,6 @@ the same troubles in other ways, are for training and validation.
 
 from __future__ import annotations
 
-import json
 import random
 from collections.abc import Mapping, Sequence
 from functools import cache
@@ -21,7 +20,8 @@ from tau2.domains.telecom.environment import TelecomEnvironment, get_environment
 from tau2.domains.telecom.user_data_model import TelecomUserDB
 from tau2.domains.telecom.utils import TELECOM_DB_PATH, TELECOM_USER_DB_PATH
 
-from envs.types import CallOutcome, Json, Message, Observation, Signals, Task, ToolCall
+from envs.conversation import Conversation, World
+from envs.types import CallOutcome, Json, Message, Task, ToolCall
 
 logger.disable("tau2")  # it logs every call
 LEVELS = ("service_issue", "mobile_data_issue", "mms_issue")
@@ -33,45 +33,27 @@ telephone. Nobody answers you. Call tools until the ticket is solved; then say s
 {policy}"""
 
 
-class Telecom:
-    """One episode: calls are run by the package, and a message without any ends it, judged."""
-
+class Telecom(Conversation):
     def __init__(self) -> None:
-        self._world: TelecomEnvironment | None = None
-        self._num_messages = 0
+        super().__init__(lambda task: Ticket(_tasks()[str(task.payload["id"])]), max_messages=MAX_MESSAGES)
+
+
+class Ticket(World):
+    """One customer's world. Calls are run by the package, which judges them at the end."""
+
+    def __init__(self, task: PackageTask) -> None:
+        self._task, self._world = task, _world(task)
         self._made: list[PackageCall] = []
 
-    def reset(self, task: Task) -> Observation:
-        self._task = _tasks()[str(task.payload["id"])]
-        self._world, self._made = _world(self._task), []
-        self._num_messages = 0
-        return Observation(task.messages)
-
-    def step(self, message: Message) -> Observation:
-        if self._world is None:
-            raise RuntimeError("the episode is over or has not begun: call reset(task) first")
-        self._num_messages += 1
-        if not message.calls and not message.malformed:
-            signals = Signals(state=cast(Json, verdicts(self._world, self._task, self._made)))
-            self._world = None
-            return Observation((), True, signals)
-        world = self._world
-        outcomes = () if message.malformed else tuple(self._outcome(world, call) for call in message.calls)
-        contents = [str(outcome.result) for outcome in outcomes] or [json.dumps({"error": "malformed"})]
-        done = self._num_messages >= MAX_MESSAGES
-        if done:
-            self._world = None
-        return Observation(tuple(Message("tool", text) for text in contents), done, Signals(outcomes, message.malformed))
-
-    def close(self) -> None:
-        self._world = None
-
-    def _outcome(self, world: TelecomEnvironment, call: ToolCall) -> CallOutcome:
+    def run(self, call: ToolCall) -> CallOutcome:
         asked = PackageCall(id=str(len(self._made)), name=call.name, arguments=dict(call.arguments), requestor="assistant")
         self._made.append(asked)
-        reply = world.get_response(asked)
+        reply = self._world.get_response(asked)
         content = reply.content or ""
         return CallOutcome(call, content, content.removeprefix("Error: ") if reply.error else "")
+
+    def state(self, answer: str) -> Json:
+        return cast(Json, verdicts(self._world, self._task, self._made))
 
 
 @cache

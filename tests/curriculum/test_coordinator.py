@@ -1,4 +1,5 @@
 import random
+from dataclasses import replace
 
 import pytest
 from hypothesis import given, settings
@@ -7,7 +8,7 @@ from hypothesis import strategies as st
 from curriculum.config import CurriculumConfig, GateConfig, StageConfig
 from curriculum.coordinator import Coordinator, Kind, assignment_seed
 from curriculum.gate import StepFacts
-from envs.types import Assignment, Group, Message, Stop, Task, Trajectory
+from envs.types import Assignment, Group, Message, Observation, Stop, Task, ToolCall, Trajectory, Turn
 
 TASKS = {level: [Task(f"{level}-{at}", "shop", level, (), (), {}, ()) for at in range(6)] for level in ("1", "2")}
 NEVER = GateConfig(plateau_validations=99)
@@ -168,6 +169,28 @@ async def test_fewer_groups_begin_midway_the_more_are_solved_from_there(solved, 
     starts = [bool((await one.next()).start) for _ in range(200)]
     assert least <= sum(starts) <= most
     assert [bool((await again.next()).start) for _ in range(200)] == starts
+
+
+async def test_groups_of_one_message_begin_where_the_policy_was_itself():
+    one = coordinator(CurriculumConfig([StageConfig("steps", {"1": 1.0}, one_message=True, gate=NEVER)]))
+    said = [Message("assistant", f"said {at}", (ToolCall("add", {"n": [at]}),) if at < 2 else ()) for at in range(3)]
+    turns = tuple(
+        Turn((1,), (2,), (-0.5,), (), message, Observation((Message("tool", "x"),), at == 2)) for at, message in enumerate(said)
+    )
+    ways: dict[tuple[int, int], int] = {}
+    for step in range(1, 60):
+        assignment = await one.next()
+        first = assignment.id < 6  # the first pass over the six tasks: nothing has been played yet
+        assert not first or (assignment.start, assignment.max_turns) == ((), 0)
+        assert assignment.start == tuple(said[: len(assignment.start)]) and len(assignment.start) < 3
+        ways[assignment.max_turns, len(assignment.start)] = ways.get((assignment.max_turns, len(assignment.start)), 0) + 1
+        own = replace(played(assignment, 0).trajectories[0], turns=turns)
+        await one.observe(Group(assignment, (own, *played(assignment, 0).trajectories[1:])).outcome)
+        await one.advance(StepFacts(step, "", 1.0, 0.1))
+    assert set(ways) == {(0, 0), (1, 0), (1, 1), (1, 2)}, "whole again now and then, and every state on the way"
+    other = coordinator(CurriculumConfig([StageConfig("steps", {"1": 1.0}, one_message=True, gate=NEVER)]))
+    await other.restore(await one.state())
+    assert [await one.next() for _ in range(8)] == [await other.next() for _ in range(8)]
 
 
 async def test_a_group_observed_twice_counts_once():

@@ -58,7 +58,7 @@ def test_a_purchase_from_name_to_order():
     assert result(shop, "remove", id=item.id, quantity=1) == {"cart": {item.id: 2}}
     stock = item.stock
     assert result(shop, "checkout") == {"total": 2 * item.price}
-    assert shop.snapshot() == {"cart": {}, "orders": [{"cart": {item.id: 2}, "total": 2 * item.price}]}
+    assert shop.state() == {"cart": {}, "orders": [{"cart": {item.id: 2}, "total": 2 * item.price}]}
     assert result(shop, "stock", id=item.id) == {"stock": stock - 2}
 
 
@@ -71,7 +71,7 @@ def test_remove_without_a_quantity_takes_all():
 
 def test_a_snapshot_is_not_changed_by_later_calls():
     shop = world()
-    before = shop.snapshot()
+    before = shop.state()
     result(shop, "add", id=first(shop).id, quantity=1)
     assert before == {"cart": {}, "orders": []}
 
@@ -90,7 +90,7 @@ def test_each_refusal_has_its_code_and_changes_nothing():
     assert error(shop, "add", id=item.id, quantity=10**5000) == "out of stock"
     assert error(shop, "checkout") == "empty cart"
     assert error(shop, "remove", id=item.id) == "not in cart"
-    assert shop.snapshot() == world().snapshot()
+    assert shop.state() == world().state()
     result(shop, "add", id=item.id, quantity=2)
     assert error(shop, "remove", id=item.id, quantity=3) == "bad quantity"
     assert error(shop, "remove", id=item.id, quantity=-1) == "bad quantity"

@@ -12,7 +12,7 @@ from envs.types import Assignment, Author, Group, Message, Observation, Span, St
 from learner.attention import descendants_end
 from learner.batch import Batch, assemble, flatten
 from learner.config import AGGREGATIONS
-from learner.credit import mean
+from learner.credit import CREDITS, mean
 
 TASK = Task("t", "shop", "easy", (), (), {}, ())
 SYSTEM = (1, 1, 2)
@@ -199,3 +199,18 @@ def test_leaving_out_changes_no_other_action(siblings: list[Group], num_ranks: i
     if num_ranks == 1:
         # One forest each, this one within that; several ranks may part them at different places.
         assert lean.num_tokens <= whole.num_tokens
+
+
+def test_advantages_are_normalized_over_the_batchs_actions():
+    """REINFORCE++: two groups, whose rewards are compared with each other too. Three actions of 1, one of 0, two of 0.4."""
+    first = group(trajectory(turn(SYSTEM, (5, 6, 7)), reward=1.0), trajectory(turn(SYSTEM, (8,)), reward=0.0))
+    second = group(trajectory(turn(SYSTEM, (9, 4)), reward=0.4))
+    values = np.asarray([1.0, 1.0, 1.0, 0.0, 0.4, 0.4])
+    expected = sorted(((values - values.mean()) / values.std()).round(3).tolist())
+    batch = assemble([first, second], CREDITS["reward"], normalize=True)
+    assert sorted(advantage for _, _, advantage in actions(batch)) == pytest.approx(expected, abs=2e-3)
+
+
+def test_a_batch_of_equal_rewards_has_no_advantage_once_normalized():
+    alike = [group(trajectory(turn(SYSTEM, (5, 6)), reward=0.3), trajectory(turn(SYSTEM, (7,)), reward=0.3))]
+    assert {advantage for _, _, advantage in actions(assemble(alike, CREDITS["reward"], normalize=True))} == {0.0}

@@ -53,6 +53,12 @@ async def test_a_group_without_signal_is_refilled() -> None:
     assert await admitted(buffer) == 1
 
 
+async def test_where_the_baseline_is_the_batchs_a_group_of_equal_rewards_is_taken_too() -> None:
+    buffer = Buffer(groups_per_batch=1, max_lag=0, max_refills=9, takes_all=True)
+    await admitted(buffer)
+    assert await buffer.put(group(0, 0, (1.0, 1.0))) is Verdict.ACCEPTED
+
+
 async def test_refills_end_and_the_batch_is_smaller() -> None:
     buffer = Buffer(groups_per_batch=2, max_lag=0, max_refills=1)
     await admitted(buffer)

@@ -169,3 +169,7 @@ def test_tree_is_grpo_where_siblings_part_at_once(values: list[float]):
     parted = siblings(*(path(f"first {chr(65 + at)}", "then", earns=(value,)) for at, value in enumerate(grid)))
     expected = [value for value in firsts(grpo(group(*grid))) for _ in range(2)]
     assert [value for row in tree(parted) for value in row] == pytest.approx(expected, abs=1e-4)
+
+
+def test_the_reward_itself_is_a_credit_whose_baseline_is_the_batchs():
+    assert CREDITS["reward"](group(1.0, 0.25, num_turns=2)) == ((1.0, 1.0), (0.25, 0.25))
