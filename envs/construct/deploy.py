@@ -20,7 +20,7 @@ asked for. For the call of each sub-question its result holds the sub-answer, an
 never gives that answer. You may add up to three examples of questions about those other entries, for the agent to see, which
 tell none of the sub-answers.
 Reply with one JSON object: {"codes": {tool's name: Python source},
- "examples": [{"question": text, "call": {"name": tool, "arguments": object}, "answer": text}]}"""
+ "examples": [{"question": text, "calls": [{"name": tool, "arguments": object}], "answer": text}]}"""
 
 
 def deploy(toolset: Toolset, ask: Ask, *, sandbox: Sandbox) -> Built:
@@ -57,20 +57,24 @@ def _codes(toolset: Toolset, value: Json) -> Mapping[str, str]:
 
 def _example(toolset: Toolset, codes: Mapping[str, str], sandbox: Sandbox, value: Json) -> Example:
     entry = value if isinstance(value, dict) else {}
-    call = entry.get("call")
-    if not isinstance(call, dict) or not isinstance(call.get("arguments"), dict) or call.get("name") not in codes:
-        raise Refused("an example has no call of one of the tools")
-    name, arguments = str(call["name"]), cast(dict[str, Json], call["arguments"])
-    document = next(tool for tool in toolset.tools if name_of(tool) == name)
-    if objection := misfit(document, arguments):
-        raise Refused(f"the call of an example does not fit {name!r}: {objection}")
-    given = sandbox.call(codes[name], name, arguments)
-    if given.error or not holds(str(entry.get("answer", "")), given.result):
-        raise Refused(
-            f"the call of an example gives {given.error or json.dumps(given.result)[:200]}, which does not hold its answer"
-        )
-    text = json.dumps([entry, given.result], ensure_ascii=False).lower().replace(",", "")
+    told, calls, results = entry.get("calls"), list[ToolCall](), list[Json]()
+    for call in told if isinstance(told, list) else []:
+        if not isinstance(call, dict) or not isinstance(call.get("arguments"), dict) or call.get("name") not in codes:
+            raise Refused("an example has a call of none of the tools")
+        name, arguments = str(call["name"]), cast(dict[str, Json], call["arguments"])
+        document = next(tool for tool in toolset.tools if name_of(tool) == name)
+        if objection := misfit(document, arguments):
+            raise Refused(f"the call of an example does not fit {name!r}: {objection}")
+        given = sandbox.call(codes[name], name, arguments)
+        if given.error:
+            raise Refused(f"the call of an example ends with: {given.error}")
+        calls.append(ToolCall(name, arguments))
+        results.append(given.result)
+    answer = str(entry.get("answer", ""))
+    if not calls or not all(any(holds(piece, result) for result in results) for piece in pieces(answer)):
+        raise Refused(f"the calls of an example give {json.dumps(results)[:200]}, which does not hold its answer {answer!r}")
+    text = json.dumps([entry, results], ensure_ascii=False).lower().replace(",", "")
     for sub in toolset.scenario.subs:
         if all(tells(piece, text) for piece in pieces(sub.answer)):
             raise Refused(f"an example tells the answer to sub-question {sub.id}")
-    return Example(str(entry.get("question", "")), ToolCall(name, arguments), given.result, str(entry["answer"]))
+    return Example(str(entry.get("question", "")), tuple(calls), tuple(results), answer)

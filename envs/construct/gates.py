@@ -36,7 +36,8 @@ def _gold(built: Built, sandbox: Sandbox) -> str:
 def _empty(built: Built, sandbox: Sandbox) -> str:
     """Who calls nothing knows nothing: no answer stands in what is told from the start."""
     shown = [built.toolset.scenario.question.text, *(canonical(dict(tool)) for tool in built.toolset.tools)]
-    shown += [canonical([example.question, dict(example.call.arguments), example.result]) for example in built.examples]
+    for example in built.examples:
+        shown.append(canonical([example.question, [dict(call.arguments) for call in example.calls], list(example.results)]))
     text = "\n".join(shown).lower().replace(",", "")
     for sub in built.toolset.scenario.subs:
         if all(tells(piece, text) for piece in pieces(sub.answer)):

@@ -53,12 +53,12 @@ class Toolset:
 
 @dataclass(frozen=True, slots=True)
 class Example:
-    """A question beside the task's own, and the call that answers it."""
+    """A question beside the task's own, and the calls that answer it, one after the other, with their results."""
 
     question: str
-    call: ToolCall
-    result: Json = None
-    answer: str = ""
+    calls: tuple[ToolCall, ...]
+    results: tuple[Json, ...]
+    answer: str
 
 
 @dataclass(frozen=True, slots=True)

@@ -141,13 +141,14 @@ def _check_source(toolset: Toolset, sub: SubQuestion, call: ToolCall) -> None:
 def _check_silence(toolset: Toolset, tool: Mapping[str, Json]) -> None:
     """No document tells an answer, nor a value that a call has to find."""
     text = json.dumps(tool, ensure_ascii=False).lower().replace(",", "")
-    choices = set(_choices(tool))
-    values = [sub.answer for sub in toolset.scenario.subs]
-    values += [
-        str(v) for call in toolset.calls.values() for v in _values(call.arguments) if str(v) not in choices and len(str(v)) > 2
-    ]
-    for value in values:
-        if value.lower() not in choices and all(tells(piece, text) for piece in pieces(value)):
+    found = [sub.answer for sub in toolset.scenario.subs]
+    for call in toolset.calls.values():
+        document = next(one for one in toolset.tools if name_of(one) == call.name)
+        choices = set(_choices(document))
+        found += [value for value in map(str, _values(call.arguments)) if value not in choices and len(value) > 2]
+    own = {choice.lower() for choice in _choices(tool)}
+    for value in found:
+        if value.lower() not in own and all(tells(piece, text) for piece in pieces(value)):
             raise Refused(f"the document of {name_of(tool)!r} tells the value {value!r}")
 
 

@@ -34,8 +34,8 @@ def line(built: Built, split: str) -> dict[str, Json]:
         })  # fmt: skip
     examples: list[Json] = []
     for one in built.examples:
-        call = {"name": one.call.name, "arguments": dict(one.call.arguments)}
-        examples.append({"question": one.question, "call": call, "result": one.result, "answer": one.answer})
+        calls: list[Json] = [{"name": call.name, "arguments": dict(call.arguments)} for call in one.calls]
+        examples.append({"question": one.question, "calls": calls, "results": list(one.results), "answer": one.answer})
     return {
         "id": scenario.question.id, "data_source": scenario.kind, "split": split, "question": scenario.question.text,
         "answer": scenario.question.answer, "tools": [{"type": "function", "function": dict(tool)} for tool in toolset.tools],
@@ -112,13 +112,12 @@ def _messages(entry: Mapping[str, Json]) -> tuple[Message, ...]:
         return tuple(Message(message["role"], message["content"]) for message in given)
     messages = [Message("system", SYSTEM)]
     for example in cast(list[dict[str, Json]], entry.get("examples", [])):
-        call = cast(dict[str, Json], example["call"])
-        made = ToolCall(str(call["name"]), cast(dict[str, Json], call["arguments"]))
-        messages += [Message("user", str(example["question"])), Message("assistant", "", (made,))]
-        messages += [
-            Message("tool", json.dumps(example["result"], ensure_ascii=False)),
-            Message("assistant", str(example["answer"])),
-        ]
+        messages.append(Message("user", str(example["question"])))
+        calls, results = cast(list[dict[str, Json]], example["calls"]), cast(list[Json], example["results"])
+        for call, result in zip(calls, results, strict=True):
+            made = ToolCall(str(call["name"]), cast(dict[str, Json], call["arguments"]))
+            messages += [Message("assistant", "", (made,)), Message("tool", json.dumps(result, ensure_ascii=False))]
+        messages.append(Message("assistant", str(example["answer"])))
     return (*messages, Message("user", _text(entry, "question")))
 
 

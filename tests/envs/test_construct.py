@@ -186,8 +186,8 @@ DEPLOY: dict[str, tuple[Edit, str]] = {
     "a file": (lambda r: spoil_code(r, "def NAME(**k):\n    return open('/etc/passwd').read()"), "PermissionError"),
     "a false example": (lambda r: first(r, "examples").update(answer="nothing"), "does not hold its answer"),
     "an example of nothing": (
-        lambda r: first(r, "examples").update(call={"name": "ghost", "arguments": {}}),
-        "no call of one of the tools",
+        lambda r: first(r, "examples").update(calls=[{"name": "ghost", "arguments": {}}]),
+        "a call of none of the tools",
     ),
 }
 

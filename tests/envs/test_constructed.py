@@ -22,7 +22,8 @@ ENTRY: dict[str, Json] = {
     "unsolved_set": {"age": ["41"]},
     "sub_questions": [{"call": {"name": "age", "arguments": {"who": "Ada"}}, "result": {"age": 41}}],
     "examples": [{
-        "question": "How old is Bo?", "call": {"name": "age", "arguments": {"who": "Bo"}}, "result": {"age": 52}, "answer": "52",
+        "question": "How old is Bo?", "calls": [{"name": "age", "arguments": {"who": "Bo"}}],
+        "results": [{"age": 52}], "answer": "52",
     }],
 }  # fmt: skip
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import random
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import cast
@@ -80,7 +80,10 @@ class Story:
                 return self._toolset((*self._scaled, *self._distractors))
             case _:
                 tools = (*self._scaled, *self._distractors)
-                return {"codes": {tool.name: code(tool, self._world) for tool in tools}, "examples": self._examples(tools)}
+                return {
+                    "codes": {tool.name: code(tool, self._world) for tool in tools},
+                    "examples": self._examples(tools, random.Random(f"examples {self._world.id}")),
+                }
 
     def _document(self, rng: random.Random) -> tuple[Tool, ...]:
         """One tool a step; two for the same relation get names that say the same."""
@@ -121,33 +124,41 @@ class Story:
         return tuple(tools)
 
     def _toolset(self, tools: Sequence[Tool], *, one_each: bool = False) -> dict[str, Json]:
+        world = self._world
         calls: dict[str, Json] = {}
-        for at, step in enumerate(self._world.steps):
-            relation = step.relation or DIFFERENCE
-            tool = tools[at] if one_each else next(tool for tool in tools if relation in tool.relations)
-            calls[step.id] = {"name": tool.name, "arguments": self._arguments(tool, step)}
+        for at, step in enumerate(world.steps):
+            tool = tools[at] if one_each else _tool_for(step, tools)
+            calls[step.id] = _call(tool, step, world.answers)
         return {"tools": [document(tool) for tool in tools], "calls": calls}
 
-    def _arguments(self, tool: Tool, step: Step) -> dict[str, Json]:
-        answers = self._world.answers
-        if step.relation is None:
-            return {"a": answers[step.needs[0]], "b": answers[step.needs[1]]}
-        thing = answers[step.needs[0]] if step.needs else step.thing
-        field: dict[str, Json] = {"field": _snake(step.relation.name)} if tool.is_merged else {}
-        return {tool.param: thing, **field}
+    def _examples(self, tools: Sequence[Tool], rng: random.Random) -> list[Json]:
+        """Two look-ups, and the question itself asked of other things."""
+        singles = [Step("1", tool.relations[-1], "") for tool in reversed(tools) if tool.relations[0].subject][:2]
+        found: list[Json] = []
+        for steps in (*((step,) for step in singles), self._world.steps):
+            other = self._world.beside(steps, rng)
+            if other:
+                text, answer = self._world.asked(other)
+                answers = self._world.answers_of(other)
+                calls: list[Json] = [_call(_tool_for(step, tools), step, answers) for step in other]
+                found.append({"question": text, "calls": calls, "answer": answer})
+        return found
 
-    def _examples(self, tools: Sequence[Tool]) -> list[Json]:
-        """One, of the last tool that looks something up, about a thing that plays no part."""
-        involved = {str(answer) for answer in self._world.answers.values()} | {step.thing for step in self._world.steps}
-        for tool in reversed([tool for tool in tools if tool.relations[0].subject]):
-            relation = tool.relations[-1]
-            for thing, value in self._world.tables[relation].items():
-                if thing not in involved and str(value) not in involved:
-                    field: dict[str, Json] = {"field": _snake(relation.name)} if tool.is_merged else {}
-                    call: dict[str, Json] = {"name": tool.name, "arguments": {tool.param: thing, **field}}
-                    asked = f"What is the {relation.name} of the {relation.subject} {thing}?"
-                    return [{"question": asked, "call": call, "answer": str(value)}]
-        return []
+
+def _tool_for(step: Step, tools: Sequence[Tool]) -> Tool:
+    return next(tool for tool in tools if (step.relation or DIFFERENCE) in tool.relations)
+
+
+def _call(tool: Tool, step: Step, answers: Mapping[str, str | int]) -> dict[str, Json]:
+    """The call that answers the step, once the steps that it needs are answered."""
+    arguments: dict[str, Json]
+    if step.relation is None:
+        arguments = {"a": answers[step.needs[0]], "b": answers[step.needs[1]]}
+    else:
+        arguments = {tool.param: answers[step.needs[0]] if step.needs else step.thing}
+        if tool.is_merged:
+            arguments["field"] = _snake(step.relation.name)
+    return {"name": tool.name, "arguments": arguments}
 
 
 _story = lru_cache(maxsize=64)(Story)

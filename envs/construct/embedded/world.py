@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import random
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 from envs.construct.embedded.grammar import DOMAINS, Relation, drawn, relations
@@ -45,8 +46,11 @@ class World:
     @cached_property
     def answers(self) -> dict[str, str | int]:
         """By step's id."""
+        return self.answers_of(self.steps)
+
+    def answers_of(self, steps: Sequence[Step]) -> dict[str, str | int]:
         found: dict[str, str | int] = {}
-        for step in self.steps:
+        for step in steps:
             if step.relation is None:
                 first, second = (int(found[id]) for id in step.needs)
                 found[step.id] = first - second
@@ -56,25 +60,34 @@ class World:
 
     @property
     def question(self) -> Question:
-        ends = [step for step in self.steps if all(step.id not in other.needs for other in self.steps)]
-        asked = [self._phrase(step) for step in ends]
+        text, answer = self.asked(self.steps)
+        return Question(self.id, text, answer, self.kind)
+
+    def asked(self, steps: Sequence[Step]) -> tuple[str, str]:
+        """What these steps answer, in words, and the answer."""
+        ends = [step for step in steps if all(step.id not in other.needs for other in steps)]
+        asked, answers = [_phrase(step, steps) for step in ends], self.answers_of(steps)
         text = f"What is {asked[0]}?" if len(asked) == 1 else f"What are {', '.join(asked[:-1])} and {asked[-1]}?"
-        return Question(self.id, text, ", ".join(str(self.answers[step.id]) for step in ends), self.kind)
+        return text, ", ".join(str(answers[step.id]) for step in ends)
 
     @property
     def subs(self) -> tuple[SubQuestion, ...]:
         return tuple(
-            SubQuestion(step.id, f"What is {self._phrase(step, within=True)}?", str(self.answers[step.id]), step.needs)
-            for step in self.steps
+            SubQuestion(step.id, f"What is {_phrase(step, ())}?", str(self.answers[step.id]), step.needs) for step in self.steps
         )
 
-    def _phrase(self, step: Step, *, within: bool = False) -> str:
-        """The step in words; `within`, what it needs is said by number."""
-        by_id = {one.id: one for one in self.steps}
-        of = [f"#{id}" if within else self._phrase(by_id[id]) for id in step.needs]
-        if step.relation is None:
-            return f"the difference between {of[0]} and {of[1]}"
-        return f"the {step.relation.name} of {of[0] if of else f'the {step.relation.subject} {step.thing}'}"
+    def beside(self, steps: Sequence[Step], rng: random.Random) -> tuple[Step, ...]:
+        """The same asked of other things, none of which plays a part in the question; () where none is found."""
+        involved = {*map(str, self.answers.values()), *(step.thing for step in self.steps)}
+        for _ in range(30):
+            other = tuple(
+                step if step.needs or step.relation is None else replace(step, thing=rng.choice(list(self.tables[step.relation])))
+                for step in steps
+            )
+            met = [*map(str, self.answers_of(other).values()), *(step.thing for step in other if step.thing)]
+            if not involved & set(met) and len(set(met)) == len(met):
+                return other
+        return ()
 
     def _plan(self) -> list[Step]:
         steps: list[Step] = []
@@ -124,3 +137,12 @@ class World:
                 if relation.subject == way[-1].value and relation.value not in {one.subject for one in way}
             ]
         return ways
+
+
+def _phrase(step: Step, steps: Sequence[Step]) -> str:
+    """The step in words; what it needs is said by number where it is not among `steps`."""
+    by_id = {one.id: one for one in steps}
+    of = [_phrase(by_id[id], steps) if id in by_id else f"#{id}" for id in step.needs]
+    if step.relation is None:
+        return f"the difference between {of[0]} and {of[1]}"
+    return f"the {step.relation.name} of {of[0] if of else f'the {step.relation.subject} {step.thing}'}"
