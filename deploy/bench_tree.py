@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import random
 import statistics
+import subprocess
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -11,7 +13,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cluster import cli
 from cluster.config import Config
 from deploy.figure import OUT, Figure
 from deploy.oracle_groups import groups
@@ -40,8 +41,8 @@ class Case:
 def cases(config: Config, model: str) -> Mapping[str, Case]:
     """Eight siblings of 1,000 tokens that share 90 %, and none; oracle trajectories of three environments."""
     folder = OUT / "constructed"
-    if cli.main(["construct", "--count", "40", "--out", str(folder)]):
-        raise SystemExit(1)
+    command = [sys.executable, "-m", "cluster.cli", "construct", "--count", "40", "--out", str(folder)]
+    subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
     built = environment(f"constructed:{folder}").taskset("train", "parallel_multi_hop")
     shortest = min(environment("bfcl").taskset("train", "base"), key=lambda task: len(str(task.tools)) + len(task.truth))
     found = {

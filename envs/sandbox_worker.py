@@ -123,9 +123,11 @@ def read(size: int) -> bytes:
     return b"".join(parts)
 
 
-def child(size: int, limits: dict) -> None:
+def child(size: int, limits: dict, parent: int) -> None:
     """Never returns. The call is read here, so that no other child's memory ever holds it."""
     LIBC.prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+    if os.getppid() != parent:
+        os._exit(1)  # it died before it could be followed
     LIBC.prctl(PR_SET_DUMPABLE, 0, 0, 0, 0)
     os.closerange(2, 256)
     body = read(size)
@@ -142,10 +144,10 @@ def child(size: int, limits: dict) -> None:
 
 def play(size: int, limits: dict) -> int:
     """One call in a child of its own: the status that it ended with."""
-    pid = os.fork()
+    parent, pid = os.getpid(), os.fork()
     if not pid:
         try:
-            child(size, limits)
+            child(size, limits, parent)
         finally:
             os._exit(1)
     ended = os.pidfd_open(pid)
