@@ -22,7 +22,7 @@ from envs.construct.embedded.author import EmbeddedAuthor, questions
 from envs.construct.pipeline import Builder
 from envs.construct.records import Question
 from envs.constructed.imports import FORMATS, load
-from envs.constructed.tasks import FILE
+from envs.constructed.tasks import FILE, lines
 from envs.sandbox import Sandbox, SandboxError
 
 EMBEDDED = "embedded"
@@ -85,9 +85,9 @@ def _tell(summary: Summary, arguments: argparse.Namespace) -> None:
 
 def shown(path: Path) -> Iterator[str]:
     """The last of the environments in words."""
-    lines = path.read_text(encoding="utf-8").splitlines()
-    entry = json.loads(lines[-1]) if lines else {"sub_questions": []}
-    if lines:
+    texts = lines(path)
+    entry = json.loads(texts[-1][1]) if texts else {"sub_questions": []}
+    if texts:
         names = ", ".join(tool["function"]["name"] for tool in entry["tools"])
         yield f"one of them: {entry['question']}  ->  {entry['answer']}\n  tools: {names}"
     for sub in entry["sub_questions"]:
@@ -102,14 +102,14 @@ def _questions(arguments: argparse.Namespace) -> Sequence[Question]:
         return tuple(questions(arguments.seed, arguments.count))
     path, found = Path(arguments.questions), list[Question]()
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        texts = lines(path)
     except (OSError, UnicodeError) as error:
         raise ConfigError(f"{path}: cannot be read ({error})") from error
-    for number, line in enumerate(lines):
+    for number, text in texts:
         try:
-            found.append(read_question(json.loads(line), number))
+            found.append(read_question(json.loads(text), number - 1))
         except (ValueError, AttributeError) as error:
-            raise ConfigError(f"{path}, line {number + 1}: {error}") from error
+            raise ConfigError(f"{path}, line {number}: {error}") from error
     if arguments.author == EMBEDDED:
         raise ConfigError(
             "the embedded author answers no questions but its own; leave --questions out, or name an endpoint by --author"

@@ -125,7 +125,7 @@ class Construction:
             return
         text = path.read_text(encoding="utf-8")
         whole = text[: text.rfind("\n") + 1]  # a line cut off by a kill is done again
-        first, *entries = whole.splitlines()
+        first, *entries = whole.split("\n")[:-1]
         if json.loads(first)["key"] != self._key:
             raise ConfigError(f"{self._folder} holds another construction, begun; name another folder by --out, or delete it")
         path.write_text(whole, encoding="utf-8")
@@ -139,6 +139,10 @@ class Construction:
         manifest = json.loads(path.read_text())
         if manifest["key"] != self._key:
             raise ConfigError(f"{self._folder} holds another construction; name another folder by --out, or delete it")
+        for name, written in manifest["sha256"].items():
+            file = self._folder / name
+            if not file.is_file() or hashlib.sha256(file.read_bytes()).hexdigest() != written:
+                raise ConfigError(f"{file} is not as it was written; delete {self._folder} to build it anew")
         return Summary(manifest["accepted"], manifest["rejected"], Usage(**manifest["usage"]))
 
     def _finish(self) -> Summary:

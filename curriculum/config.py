@@ -43,7 +43,7 @@ class StageConfig:
     temperature: float = 0.0  # 0: actors.temperature
     entropy: float = 0.0  # nats a token: the temperature rises from `temperature` while there is less; 0: it stays
     midway: float = 0.0  # share of the groups that begin on the way of the reference, until they are solved from there
-    one_message: bool = False  # groups of one message each, from states that the policy came to (FTRL's step-level collection)
+    one_message: bool = False  # groups of one message each, also from states that the policy came to (FTRL's way to collect)
     group_size: int = 8
     min_steps: int = 1
     max_steps: int = 0  # 0: no limit, which only the last stage may have

@@ -60,7 +60,7 @@ class CurriculumStatus:
 class Seen:
     """One observed group, in trajectories. `midway` is its level where it did not begin at the beginning, else empty.
 
-    `way` has the first sibling's messages, where a stage of single messages wants them and it played the whole episode.
+    `way` has the first sibling's messages where the group played one message each, but for one that ended the episode.
     """
 
     id: int
@@ -88,7 +88,7 @@ class Memory:
     records: tuple[Record, ...] = ()
     is_finished: bool = False
     temperature: float = 0.0  # where the stage holds an entropy by it
-    ways: Mapping[str, tuple[Message, ...]] = field(default_factory=dict)  # task -> how it was last played, message by message
+    ways: Mapping[str, tuple[Message, ...]] = field(default_factory=dict)  # task -> the messages by which it was last gone into
 
 
 class Coordinator:
@@ -114,8 +114,8 @@ class Coordinator:
         self._memory = replace(memory, next_id=memory.next_id + 1, drawn=drawn)
         config, share = stage.config, stage.shares[level]
         midway = self._start(self._midway(config.midway, level), draw.task, memory.next_id)
-        own = self._own(draw.task, memory.next_id) if config.one_message else None
-        start, whose = (midway, "the reference's") if own is None else (own, "its own")
+        own = self._own(draw.task, memory.next_id) if config.one_message and not midway else ()
+        start, whose = (own, "its own") if own else (midway, "the reference's")
         after = f", after {len(start)} of {whose} messages" if start else ""
         return Assignment(
             id=memory.next_id,
@@ -128,7 +128,7 @@ class Coordinator:
             temperature=max(config.temperature, memory.temperature) if config.entropy else config.temperature,
             reason=f"stage {config.name!r}, level {level!r} (share {share:.2f}), {config.sampler}: {draw.reason}{after}",
             seed=assignment_seed(memory.seed, memory.next_id),
-            max_turns=0 if own is None else 1,
+            max_turns=int(config.one_message),
         )
 
     async def reissue(self, assignment: Assignment) -> Assignment:
@@ -150,8 +150,7 @@ class Coordinator:
         if not played:
             return
         midway = assignment.task.level if assignment.start or assignment.max_turns else ""
-        wanted = self._stage.config.one_message and not assignment.max_turns
-        way = tuple(turn.message for turn in played[0].turns) if wanted else ()
+        way = tuple(turn.message for turn in played[0].turns if not turn.observation.done) if assignment.max_turns else ()
         seen = Seen(assignment.id, assignment.task.id, len(played), sum(one.success for one in played), midway, way)
         others = tuple(other for other in self._memory.pending if other.id != seen.id)
         self._memory = replace(self._memory, pending=(*others, seen))
@@ -224,11 +223,10 @@ class Coordinator:
         messages = self._oracle(task)
         return tuple(messages[: rng.randint(1, len(messages) - 2)]) if len(messages) > 2 else ()
 
-    def _own(self, task: Task, id: int) -> tuple[Message, ...] | None:
-        """The messages up to a state in which the policy was when it last played this task; None to play it whole again."""
+    def _own(self, task: Task, id: int) -> tuple[Message, ...]:
+        """The messages up to one of the states on the way that the policy has come in this task so far."""
         way = self._memory.ways.get(task.id, ())
-        at = Random(f"{self._memory.seed}/{id}/own").randint(-1, len(way) - 1)
-        return None if at < 0 else way[:at]
+        return way[: Random(f"{self._memory.seed}/{id}/own").randint(0, len(way))]
 
     def _commit(self, facts: StepFacts) -> None:
         memory = self._memory

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import cast
 
-from envs.constructed.tasks import NESTED, task
+from envs.constructed.tasks import NESTED, lines, task
 from envs.sandbox import Sandbox
 from envs.types import Json
 
@@ -26,22 +26,22 @@ class Imported:
 def load(format: str, path: Path, sandbox: Sandbox) -> Imported:
     """Every line, its tools deployed in the sandbox. Raises ValueError where the file cannot be read."""
     try:
-        texts = path.read_text(encoding="utf-8").splitlines()
+        texts = lines(path)
     except (OSError, UnicodeError) as error:
         raise ValueError(f"{path}: cannot be read ({error}); give a text file with one JSON object per line") from error
     entries: list[dict[str, Json]] = []
     rejected: list[tuple[int, str]] = []
     num_loaded = 0
-    for number, text in enumerate(texts):
+    for number, text in texts:
         try:
             entry = FORMATS[format](json.loads(text))
-            entry = {"id": f"{format}/{number}", **entry}
+            entry = {"id": f"{format}/{number - 1}", **entry}
             task(entry, "constructed")
             num_loaded += 1
             _deploy(entry, sandbox)
             entries.append(entry)
         except (ValueError, KeyError, TypeError, AttributeError, SyntaxError) as error:
-            rejected.append((number + 1, str(error)))
+            rejected.append((number, str(error)))
     return Imported(num_loaded, tuple(entries), tuple(rejected))
 
 

@@ -69,18 +69,27 @@ def task(entry: Mapping[str, Json], name: str) -> Task:
 def read(path: Path, name: str) -> Iterator[tuple[str, Task]]:
     """Split and task of every line. Raises ValueError with file, line and what is wrong."""
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        texts = lines(path)
     except (OSError, UnicodeError) as error:
         raise ValueError(f"{path}: cannot be read ({error}); build it by: tiltyard construct --out {path.parent}") from error
-    for number, text in enumerate(lines):
+    for number, text in texts:
         try:
             entry = json.loads(text)
             if not isinstance(entry, dict):
                 raise ValueError("it is no JSON object")
-            entry.setdefault("id", number)
+            entry.setdefault("id", number - 1)
             yield str(entry.get("split", "test")), task(entry, name)
         except ValueError as error:
-            raise ValueError(f"{path}, line {number + 1}: {error}") from error
+            raise ValueError(f"{path}, line {number}: {error}") from error
+
+
+def lines(path: Path) -> list[tuple[int, str]]:
+    """The lines of a file of JSON lines that are not empty, by number from 1. Raises OSError and UnicodeError.
+
+    Texts may hold characters that `str.splitlines` takes for the end of a line.
+    """
+    texts = path.read_text(encoding="utf-8").split("\n")
+    return [(number, text) for number, text in enumerate(texts, start=1) if text.strip()]
 
 
 def taskset(folder: str, split: str, level: str) -> Sequence[Task]:

@@ -61,6 +61,9 @@ def test_the_same_seed_gives_the_same_bytes_killed_half_way_or_not(tmp_path: Pat
     assert "is there already: 40 environments" in capsys.readouterr().out
     assert construct("--count", "40", "--seed", "1", "--out", str(cut)) == 2
     assert "holds another construction" in capsys.readouterr().err
+    (cut / "environments.jsonl").write_text("{}\n")
+    assert construct("--count", "40", "--out", str(cut)) == 2
+    assert "is not as it was written" in capsys.readouterr().err
 
 
 def test_what_was_built_is_an_environment_with_splits_and_an_oracle(tmp_path: Path) -> None:

@@ -172,23 +172,22 @@ async def test_fewer_groups_begin_midway_the_more_are_solved_from_there(solved, 
 
 
 async def test_groups_of_one_message_begin_where_the_policy_was_itself():
-    one = coordinator(CurriculumConfig([StageConfig("steps", {"1": 1.0}, one_message=True, gate=NEVER)]))
+    config = CurriculumConfig([StageConfig("steps", {"1": 1.0}, one_message=True, gate=NEVER)])
+    one = coordinator(config)
     said = [Message("assistant", f"said {at}", (ToolCall("add", {"n": [at]}),) if at < 2 else ()) for at in range(3)]
-    turns = tuple(
-        Turn((1,), (2,), (-0.5,), (), message, Observation((Message("tool", "x"),), at == 2)) for at, message in enumerate(said)
-    )
-    ways: dict[tuple[int, int], int] = {}
-    for step in range(1, 60):
+    turns = [Turn((1,), (2,), (-0.5,), (), said[at], Observation((Message("tool", "x"),), at == 2)) for at in range(3)]
+    deepest, starts = 0, set[int]()
+    for step in range(1, 80):
         assignment = await one.next()
-        first = assignment.id < 6  # the first pass over the six tasks: nothing has been played yet
-        assert not first or (assignment.start, assignment.max_turns) == ((), 0)
-        assert assignment.start == tuple(said[: len(assignment.start)]) and len(assignment.start) < 3
-        ways[assignment.max_turns, len(assignment.start)] = ways.get((assignment.max_turns, len(assignment.start)), 0) + 1
-        own = replace(played(assignment, 0).trajectories[0], turns=turns)
+        start = len(assignment.start)
+        assert assignment.max_turns == 1 and assignment.start == tuple(said[:start]) and start <= deepest
+        starts.add(start)
+        deepest = min(max(deepest, start + 1), 2)
+        own = replace(played(assignment, 0).trajectories[0], turns=tuple(turns[: start + 1]))
         await one.observe(Group(assignment, (own, *played(assignment, 0).trajectories[1:])).outcome)
         await one.advance(StepFacts(step, "", 1.0, 0.1))
-    assert set(ways) == {(0, 0), (1, 0), (1, 1), (1, 2)}, "whole again now and then, and every state on the way"
-    other = coordinator(CurriculumConfig([StageConfig("steps", {"1": 1.0}, one_message=True, gate=NEVER)]))
+    assert starts == {0, 1, 2}, "every state on the way, and none after the end"
+    other = coordinator(config)
     await other.restore(await one.state())
     assert [await one.next() for _ in range(8)] == [await other.next() for _ in range(8)]
 

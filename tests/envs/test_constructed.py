@@ -110,6 +110,13 @@ def test_a_folder_without_environments_says_how_to_build_them(tmp_path: Path) ->
         environment("constructed")
 
 
+def test_a_line_ends_where_the_file_says_so(tmp_path: Path) -> None:
+    path = tmp_path / FILE
+    odd = {**ENTRY, "question": "How old\u2028is\x85Ada?"}
+    path.write_text(json.dumps(odd, ensure_ascii=False) + "\n" + json.dumps(ENTRY) + "\n", encoding="utf-8")
+    assert [found.messages[-1].content for _, found in read(path, "constructed:x")] == [odd["question"], "How old is Ada?"]
+
+
 def test_nested_json_and_own_messages_are_read_as_published() -> None:
     published = {key: json.dumps(value) if key in ("tools", "codes", "unsolved_set") else value for key, value in ENTRY.items()}
     published["messages"] = json.dumps([{"role": "user", "content": "Question: How old is Ada?"}])

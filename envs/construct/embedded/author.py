@@ -16,6 +16,7 @@ from envs.construct.records import Question
 from envs.types import Json
 
 VERBS = ("get", "find", "look_up", "fetch")
+EXAMPLES = 2
 DIFFERENCE = Relation("", "difference", "")  # of two numbers: no table
 
 
@@ -132,16 +133,13 @@ class Story:
         return {"tools": [document(tool) for tool in tools], "calls": calls}
 
     def _examples(self, tools: Sequence[Tool], rng: random.Random) -> list[Json]:
-        """Two look-ups, and the question itself asked of other things."""
-        singles = [Step("1", tool.relations[-1], "") for tool in reversed(tools) if tool.relations[0].subject][:2]
+        """The question itself, asked of other things."""
         found: list[Json] = []
-        for steps in (*((step,) for step in singles), self._world.steps):
-            other = self._world.beside(steps, rng)
-            if other:
-                text, answer = self._world.asked(other)
-                answers = self._world.answers_of(other)
-                calls: list[Json] = [_call(_tool_for(step, tools), step, answers) for step in other]
-                found.append({"question": text, "calls": calls, "answer": answer})
+        for other in self._world.beside(rng, EXAMPLES):
+            text, answer = self._world.asked(other)
+            answers = self._world.answers_of(other)
+            calls: list[Json] = [_call(_tool_for(step, tools), step, answers) for step in other]
+            found.append({"question": text, "calls": calls, "answer": answer})
         return found
 
 

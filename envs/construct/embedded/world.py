@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 
@@ -76,18 +76,19 @@ class World:
             SubQuestion(step.id, f"What is {_phrase(step, ())}?", str(self.answers[step.id]), step.needs) for step in self.steps
         )
 
-    def beside(self, steps: Sequence[Step], rng: random.Random) -> tuple[Step, ...]:
-        """The same asked of other things, none of which plays a part in the question; () where none is found."""
-        involved = {*map(str, self.answers.values()), *(step.thing for step in self.steps)}
-        for _ in range(30):
+    def beside(self, rng: random.Random, count: int) -> Iterator[tuple[Step, ...]]:
+        """The same asked of other things, `count` times at most; nothing that plays a part twice, in the question or before."""
+        involved = {*map(str, self.answers.values()), *(step.thing for step in self.steps if step.thing)}
+        for _ in range(30 * count):
             other = tuple(
-                step if step.needs or step.relation is None else replace(step, thing=rng.choice(list(self.tables[step.relation])))
-                for step in steps
+                replace(step, thing=rng.choice(list(self.tables[step.relation]))) if step.relation and not step.needs else step
+                for step in self.steps
             )
             met = [*map(str, self.answers_of(other).values()), *(step.thing for step in other if step.thing)]
-            if not involved & set(met) and len(set(met)) == len(met):
-                return other
-        return ()
+            if count and not involved & set(met) and len(set(met)) == len(met):
+                involved.update(met)
+                count -= 1
+                yield other
 
     def _plan(self) -> list[Step]:
         steps: list[Step] = []
