@@ -16,7 +16,7 @@ from envs.construct.records import Question
 from envs.types import Json
 
 VERBS = ("get", "find", "look_up", "fetch")
-EXAMPLES = 2
+EXAMPLES = 1  # with two, SmolLM2-135M does most by itself
 DIFFERENCE = Relation("", "difference", "")  # of two numbers: no table
 
 
