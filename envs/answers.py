@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 from envs.types import Json
 
@@ -21,7 +21,7 @@ def holds(answer: str, result: Json, *, lenient: bool = False) -> bool:
     if lenient:
         text = _normal(result if isinstance(result, str) else str(result))
         return all(piece in text for piece in pieces(answer))
-    leaves = [_normal(leaf) for leaf in _leaves(_opened(result))]
+    leaves = [_normal(leaf) for leaf in leaves_of(_opened(result))]
     if len(leaves) > MAX_LEAVES or any(len(leaf) > MAX_CHARS for leaf in leaves):
         return False
     text = "\n".join(leaves)
@@ -54,12 +54,13 @@ def _opened(result: Json) -> Json:
     return result
 
 
-def _leaves(value: Json) -> Iterator[Json]:
-    if isinstance(value, dict):
+def leaves_of(value: Json | Mapping[str, Json]) -> Iterator[Json]:
+    """The values that are neither object nor list."""
+    if isinstance(value, Mapping):
         for item in value.values():
-            yield from _leaves(item)
+            yield from leaves_of(item)
     elif isinstance(value, list):
         for item in value:
-            yield from _leaves(item)
+            yield from leaves_of(item)
     else:
         yield value

@@ -10,7 +10,7 @@ from typing import TypeVar, cast
 from jsonschema import Draft202012Validator
 from jsonschema.exceptions import SchemaError, best_match
 
-from envs.answers import pieces, tells
+from envs.answers import leaves_of, pieces, tells
 from envs.author import Author, NoReply, Unreadable, ask_json
 from envs.construct.records import Scenario, SubQuestion, Toolset, name_of
 from envs.types import Json, ToolCall
@@ -129,7 +129,7 @@ def _check_source(toolset: Toolset, sub: SubQuestion, call: ToolCall) -> None:
     subs = {one.id: one for one in toolset.scenario.subs}
     document = next(tool for tool in toolset.tools if name_of(tool) == call.name)
     known = "\n".join([toolset.scenario.question.text, *(subs[id].answer for id in sub.needs), *_choices(document)]).lower()
-    for value in _values(call.arguments):
+    for value in leaves_of(call.arguments):
         if (
             not isinstance(value, bool)
             and value is not None
@@ -145,7 +145,7 @@ def _check_silence(toolset: Toolset, tool: Mapping[str, Json]) -> None:
     for call in toolset.calls.values():
         document = next(one for one in toolset.tools if name_of(one) == call.name)
         choices = set(_choices(document))
-        found += [value for value in map(str, _values(call.arguments)) if value not in choices and len(value) > 2]
+        found += [value for value in map(str, leaves_of(call.arguments)) if value not in choices and len(value) > 2]
     own = {choice.lower() for choice in _choices(tool)}
     for value in found:
         if value.lower() not in own and all(tells(piece, text) for piece in pieces(value)):
@@ -158,17 +158,6 @@ def _choices(document: Mapping[str, Json]) -> Iterator[str]:
         yield from map(str, cast(list[Json], schema.get("enum", [])))
         if "default" in schema:
             yield str(schema["default"])
-
-
-def _values(value: Json | Mapping[str, Json]) -> Iterator[Json]:
-    if isinstance(value, Mapping):
-        for item in value.values():
-            yield from _values(item)
-    elif isinstance(value, list):
-        for item in value:
-            yield from _values(item)
-    else:
-        yield value
 
 
 def _list(reply: Mapping[str, Json], key: str) -> Sequence[Json]:

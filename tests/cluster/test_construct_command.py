@@ -10,16 +10,17 @@ import threading
 import time
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from cluster.cli import main
 from envs.construct.embedded.author import EmbeddedAuthor, questions
 from envs.construct.gates import objection
-from envs.construct.records import KINDS
+from envs.construct.records import KINDS, Built, Question, Scenario, SubQuestion, Toolset
 from envs.environment import environment
 from envs.sandbox import Sandbox
-from envs.types import Json
+from envs.types import Json, ToolCall
 from tests.envs.openai_server import serving
 
 ROOT = Path(__file__).parents[2]
@@ -122,6 +123,16 @@ class Unreliable:
                 return f"Here you are:\n```json\n{reply}\n```"
 
 
+def rebuilt(row: dict[str, Any]) -> Built:
+    """What an accepted line was written from, but for its examples."""
+    told = row["sub_questions"]
+    subs = tuple(SubQuestion(sub["id"], sub["text"], sub["answer"], tuple(sub["needs"])) for sub in told)
+    scenario = Scenario(Question(row["id"], row["question"], row["answer"]), subs)
+    calls = {sub["id"]: ToolCall(sub["call"]["name"], sub["call"]["arguments"]) for sub in told}
+    toolset = Toolset(scenario, tuple(tool["function"] for tool in row["tools"]), calls)
+    return Built(toolset, row["codes"], {sub["id"]: sub["result"] for sub in told})
+
+
 def test_an_author_that_fails_in_every_way(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     asked = list(questions(3, 24))
     file, out = tmp_path / "questions.jsonl", tmp_path / "out"
@@ -165,11 +176,11 @@ def test_an_author_that_fails_in_every_way(tmp_path: Path, capsys: pytest.Captur
     assert f"{len(accepted)} environments" in capsys.readouterr().out
     sandbox = Sandbox()
     for row in accepted:
+        assert objection(rebuilt(row), sandbox) == ""
         for sub in row["sub_questions"]:  # type: ignore[union-attr]
             given = sandbox.call(row["codes"][sub["call"]["name"]], sub["call"]["name"], sub["call"]["arguments"])  # type: ignore[index,call-overload]
             assert given.result == sub["result"] and not given.error  # type: ignore[index,call-overload]
     sandbox.close()
-    assert objection  # the gates themselves: tests/envs/test_construct.py
 
 
 def test_an_endpoint_that_is_not_there_ends_the_run_and_loses_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -16,9 +16,9 @@ from envs.construct.embedded.author import EmbeddedAuthor, questions
 from envs.construct.embedded.grammar import CHOICES, DOMAINS, NUMBERS
 from envs.construct.gates import objection
 from envs.construct.integrate import integrate
-from envs.construct.records import KINDS, Built, Question, Scenario, SubQuestion, Toolset, kind_of, name_of
+from envs.construct.records import KINDS, Built, Question, Scenario, SubQuestion, Toolset, kind_of
 from envs.construct.scale import scale
-from envs.construct.stage import TRIES, GivenUp, Refused, attempt
+from envs.construct.stage import TRIES, GivenUp, attempt
 from envs.sandbox import Sandbox, SandboxError
 from envs.types import Json, ToolCall
 
@@ -248,10 +248,6 @@ def with_code(one: Built, code: str) -> Built:
 GATES = {
     "no longer the same": ("import random\ndef NAME(**k):\n    return random.random()", "gold"),
     "answers to anything": ("def NAME(*a, **k):\n    return RESULT", "random agent"),
-    "answers without its argument": (
-        "def NAME(city=None, **k):\n    return RESULT if len(k) <= 1 and 'x' not in str(k)[:0] else 1",
-        "r",
-    ),
     "fails": ("def NAME(**k):\n    raise ValueError('no')", "gold"),
 }
 
@@ -306,10 +302,3 @@ def test_a_question_of_somebody_else_is_not_answered() -> None:
 def test_bad_questions_are_named(entry: dict[str, Json], reason: str) -> None:
     with pytest.raises(ValueError, match=reason):
         read_question(entry, 3)
-
-
-def test_names_are_of_tools() -> None:
-    assert name_of({"name": "x"}) == "x"
-    with pytest.raises(Refused):
-        attempt_once = document
-        attempt_once(Scenario(QUESTIONS[0], ()), lambda system, request: {})
