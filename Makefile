@@ -4,7 +4,7 @@ SET ?= cpu
 CONFIG ?= deploy/experiments/shop.yaml
 STAMP := .venv/.ready-$(SET)
 
-.PHONY: train test unit check bfcl-parity compare bench bench-env bench-scale bench-train bench-trl lock clean
+.PHONY: train test unit check bfcl-parity webshop-parity compare bench bench-env bench-scale bench-train bench-trl lock clean
 train: $(STAMP)
 	.venv/bin/tiltyard train $(CONFIG) $(ARGS)
 
@@ -33,6 +33,9 @@ bench-env: $(STAMP)
 
 compare: $(STAMP)
 	.venv/bin/python -m deploy.compare $(or $(ARGS),deploy/experiments/ablations)
+
+webshop-parity: $(STAMP)
+	.venv/bin/python -m deploy.webshop $(ARGS)
 
 bfcl-parity: $(STAMP)
 	.venv/bin/python -m deploy.bfcl_parity $(ARGS)

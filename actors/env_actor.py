@@ -10,7 +10,7 @@ from dataclasses import replace
 from actors.config import ActorsConfig
 from actors.engine import Engine, Sampling
 from actors.renderer import Renderer
-from actors.rollout import Limits, Rollout
+from actors.rollout import Limits, NotReplayed, Rollout
 from envs.augmentation import Augmented, Rules
 from envs.environment import Environment, environment
 from envs.types import Assignment, Group, Stop, Trajectory
@@ -53,13 +53,16 @@ class EnvActor:
     async def _sibling(self, assignment: Assignment, number: int, *, greedy: bool, lost: list[int]) -> Trajectory:
         """Adds to `lost` the tokens it had sampled where it is cancelled."""
         trajectory_id, fault = f"{assignment.id}-{number}", ""
+        begun = _begun(assignment, number)
         for attempt in range(self._config.fault_retries + 1):
             seed = (assignment.seed + 104729 * number + attempt) % 2**31
             sampling = self._sampling(GREEDY if greedy else assignment.temperature or self._config.temperature, seed)
             env, is_quick = self._environment(assignment, number), environment(assignment.task.env).is_quick
             play = Rollout(env, self._engine, self._renderer, limits=self._limits, is_quick=is_quick)
             try:
-                trajectory = await play(assignment, sampling, trajectory_id=trajectory_id)
+                trajectory = await play(begun, sampling, trajectory_id=trajectory_id)
+            except NotReplayed as error:  # no use in trying again
+                return Trajectory(trajectory_id, assignment.task.id, (), Stop.FAULT, fault=str(error))
             except asyncio.CancelledError:
                 lost.append(play.num_action_tokens)
                 raise
@@ -84,3 +87,10 @@ class EnvActor:
         if not assignment.augmentation:
             return bare
         return Augmented(bare, self._rules, strength=assignment.augmentation, seed=assignment.seed + number)
+
+
+def _begun(assignment: Assignment, number: int) -> Assignment:
+    """With that sibling's own start."""
+    if not assignment.depths:
+        return assignment
+    return replace(assignment, start=assignment.start[: assignment.depths[number % len(assignment.depths)]])

@@ -14,6 +14,11 @@ from actors.renderer import Renderer
 from envs.environment import Environment
 from envs.types import Assignment, Author, Message, Observation, Stop, Task, Trajectory, Turn
 
+
+class NotReplayed(ValueError):
+    """A recorded action was answered otherwise than it was then: its state cannot be reached here."""
+
+
 T = TypeVar("T")
 Asked = TypeVar("Asked", Task, Message)
 
@@ -41,7 +46,7 @@ class Rollout:
         return sum(len(turn.action) for turn in self._turns)
 
     async def __call__(self, assignment: Assignment, sampling: Sampling, *, trajectory_id: str) -> Trajectory:
-        """The recorded episode, not yet rewarded."""
+        """The recorded episode, not yet rewarded. Raises NotReplayed where the assignment's start cannot be reached."""
         turns = self._turns
         started = time.monotonic()
         fault = ""
@@ -52,6 +57,8 @@ class Rollout:
             stop = Stop.DEADLINE
         except PromptTooLong:
             stop = Stop.MAX_TOKENS
+        except NotReplayed:
+            raise
         except Exception as error:  # the one border where an episode's fault is caught and classified
             stop, fault = Stop.FAULT, f"{type(error).__name__}: {error}"
         finally:
@@ -66,13 +73,14 @@ class Rollout:
         opening = await self._ask(self._env.reset, task)
         context = self._renderer.open(opening.messages, task.tools)
         tokens: list[int] = []
-        most = len(assignment.start) + assignment.max_turns if assignment.max_turns else self._limits.max_turns
+        begun = len(assignment.start)
+        most = begun + assignment.max_turns if assignment.max_turns else max(begun, self._limits.max_turns)
         for number in range(most):
             tokens.extend(context)
             if len(tokens) + sampling.max_tokens > self._limits.max_tokens:
                 return Stop.MAX_TOKENS
-            if number < len(assignment.start):
-                turn = await self._replay(context, assignment.start[number])
+            if number < begun:
+                turn = await self._replay(context, assignment, number)
             else:
                 sampled = self._engine.generate(tokens, _at(sampling, number), session=session)
                 completion = await self._timed("engine", sampled)
@@ -90,8 +98,11 @@ class Rollout:
         sampled = (completion.tokens, completion.logprobs, completion.versions)
         return Turn(tuple(context), *sampled, message, observation, temperature=temperature)
 
-    async def _replay(self, context: Sequence[int], message: Message) -> Turn:
+    async def _replay(self, context: Sequence[int], assignment: Assignment, number: int) -> Turn:
+        message = assignment.start[number]
         observation = await self._step(message)
+        if assignment.expected and not assignment.augmentation and observation.messages != assignment.expected[number]:
+            raise NotReplayed(_difference(assignment, number, observation))
         action = self._renderer.act(message)
         return Turn(tuple(context), action, (0.0,) * len(action), (), message, observation, Author.EXPERT)
 
@@ -113,6 +124,14 @@ class Rollout:
             return await work
         finally:
             self._spent[what] += time.monotonic() - begun
+
+
+def _difference(assignment: Assignment, number: int, observation: Observation) -> str:
+    was, now = ("\n".join(one.content for one in messages) for messages in (assignment.expected[number], observation.messages))
+    return (
+        f"expert {assignment.expert} of task {assignment.task.id} does not replay: its action {number + 1} was answered "
+        f"{was[:80]!r} and now is {now[:80]!r}; it is left out. Record it anew with tiltyard experts"
+    )
 
 
 def _at(sampling: Sampling, turn: int) -> Sampling:

@@ -15,6 +15,7 @@ COMMANDS = {
     "construct": "cluster.construct_command",
     "curriculum": "cluster.curriculum_command",
     "doctor": "cluster.doctor_command",
+    "experts": "cluster.experts_command",
     "inspect": "cluster.inspect_command",
     "submit": "cluster.submit_command",
     "timeline": "cluster.timeline_command",
@@ -44,7 +45,9 @@ def parser() -> argparse.ArgumentParser:
     evaluate.add_argument("--split", default="test", choices=("train", "validation", "test"))
     score = commands.add_parser("score", help="score recorded calls of any agent")
     score.add_argument("env", help="the environment, such as shop")
-    score.add_argument("file", help='JSON lines: {"task_id": ..., "turns": [[{"name": ..., "arguments": {...}}]]}')
+    score.add_argument(
+        "file", help='JSON lines: {"task_id": ..., "turns": [[{"name": ..., "arguments": {...}}]]}, or an environment\'s own form'
+    )
     augment = commands.add_parser("augment", help="rank the errors that a run's policy fails on, and have hints written for them")
     augment.add_argument("run", help="the run's folder")
     augment.add_argument("--endpoint", default="", help="base URL of a server that speaks OpenAI's API")
@@ -52,6 +55,7 @@ def parser() -> argparse.ArgumentParser:
     augment.add_argument("--most", type=int, default=10, help="errors to write rules for (default: %(default)s)")
     augment.add_argument("--all", action="store_true", help="errors that have a rule already, too")
     _add_construct(commands.add_parser("construct", help="build environments from questions, or take published ones"))
+    _add_experts(commands.add_parser("experts", help="record trajectories to begin from or to imitate, good and bad ones"))
     curriculum = commands.add_parser("curriculum", help="a run's stages and why they came; which tasks are solved or stuck")
     curriculum.add_argument("run", help="the run's folder")
     doctor = commands.add_parser("doctor", help="check a config without a GPU: data, template, lengths, reference, memory")
@@ -99,6 +103,22 @@ def _add_construct(construct: argparse.ArgumentParser) -> None:
         "--usd-per-million", type=float, nargs=2, default=[0.0, 0.0], metavar=("IN", "OUT"), help="to tell the cost"
     )
     construct.add_argument("--insecure", action="store_true", help="run the tools' code even where it cannot be shut in")
+
+
+def _add_experts(experts: argparse.ArgumentParser) -> None:
+    experts.add_argument("env", help="the environment, such as shop; its references are played, unless told otherwise")
+    experts.add_argument("--out", required=True, metavar="FILE", help="a Parquet file, for curriculum.experts")
+    experts.add_argument("--split", default="train", choices=("train", "validation", "test"))
+    experts.add_argument("--levels", nargs="+", default=[], metavar="LEVEL", help="default: all")
+    experts.add_argument("--most", type=int, default=0, metavar="N", help="tasks of each level (default: all)")
+    experts.add_argument("--degraded", type=float, default=0.0, metavar="SHARE", help="of the references, made worse from a seed")
+    experts.add_argument("--seed", type=int, default=0)
+    experts.add_argument("--endpoint", default="", metavar="URL", help="of a server that speaks OpenAI's API: its model plays")
+    experts.add_argument("--model", default="", help="the model to ask there; its key in OPENAI_API_KEY")
+    experts.add_argument("--import", default="", dest="imported", metavar="FILE", help="JSON lines of task_id and messages")
+    experts.add_argument("--calls", default="", metavar="FORMAT", help="of calls written into imported texts, such as json")
+    experts.add_argument("--max-turns", type=int, default=100, help="messages in a trajectory (default: %(default)s)")
+    experts.add_argument("--parallel", type=int, default=1, help="trajectories at once (default: %(default)s)")
 
 
 def main(arguments: list[str] | None = None) -> int:

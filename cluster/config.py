@@ -16,6 +16,7 @@ from curriculum.config import CurriculumConfig
 from envs.config import EnvsConfig
 from learner.config import LearnerConfig
 from learner.files import scratch
+from learner.imitation import IMITATIONS
 from rewards.config import RewardsConfig
 
 
@@ -86,7 +87,8 @@ class Config:
                 f"learner.num_ranks is {self.learner.num_ranks} with cluster.spawn=local, which is one process; "
                 "set learner.num_ranks=1 or cluster.spawn=ray"
             )
-        if self.actors.top_p < 1 and self.learner.loss != "nll":
+        credits = {stage.credit or self.learner.credit for stage in self.curriculum.stages}
+        if self.actors.top_p < 1 and not credits <= set(IMITATIONS):
             raise ValueError(
                 f"actors.top_p is {self.actors.top_p}: the engine's log-probabilities would be of the tokens that it left, the "
                 "learner's of all; set actors.top_p=1 and lower actors.temperature, which both apply"

@@ -14,6 +14,7 @@ from statistics import fmean
 from cluster.config import ConfigError, load_run
 from cluster.metrics import StepReport, read_history
 from cluster.placement import tasks
+from cluster.simulations import simulations, told
 from cluster.store import read
 from envs.types import Task
 
@@ -48,7 +49,8 @@ def main(arguments: argparse.Namespace) -> int:
     except ConfigError as error:
         print(f"tiltyard: {error}", file=sys.stderr)
         return 2
-    for line in (*stages(read_history(folder).steps), "", *outcomes(tries(folder, tasks(config, "train")))):
+    of_tasks = outcomes(tries(folder, tasks(config, "train")))
+    for line in (*stages(read_history(folder).steps), "", *of_tasks, *told(simulations(folder))):
         print(line)
     return 0
 

@@ -129,6 +129,8 @@ class Keeper:
         words = f"assignment {assignment.id}, task {assignment.task.id}, {verdict.value}"
         self._phases.add("group", assignment.task.level, begun=self._issued.pop(assignment.id), step=self.step, detail=words)
         self._finished.append(group)
+        for fault in dict.fromkeys(trajectory.fault for trajectory in group.trajectories if trajectory.fault):
+            self._telemetry.note(fault)
         self._faults = 0
         self._verdicts[verdict.value] += 1
         self.progressed = time.monotonic()

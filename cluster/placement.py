@@ -9,6 +9,7 @@ from functools import partial
 from actors.engine_pool import EnginePool
 from actors.env_actor import EnvActor
 from cluster.config import Config, depot_uri
+from cluster.experts import experts_of
 from cluster.gang import Gang
 from cluster.remote import LocalSpawn, RaySpawn, Resources, Spawn, computing
 from cluster.respawn import Respawn
@@ -18,6 +19,7 @@ from envs.config import rules
 from envs.environment import environment
 from envs.types import Task
 from learner.buffer import Buffer
+from learner.credits import Credits
 from learner.deepspeed_learner import DeepSpeedLearner, LearnerPlace
 from learner.depot import Depot
 from learner.learner import Learner
@@ -38,7 +40,7 @@ def place(config: Config, model: str, *, weights: str, rendezvous: str) -> Syste
             groups_per_batch=config.learner.groups_per_batch,
             max_lag=config.learner.max_lag,
             max_refills=config.learner.max_refills,
-            takes_all=config.learner.credit == "reward",
+            teaches=Credits(config.learner.credit, config.learner.solutions).teaches,
         ),
     )
 
@@ -94,8 +96,8 @@ def _engines(config: Config, model: str, spawn: Spawn) -> EnginePool:
 
 def _coordinator(config: Config) -> partial[Coordinator]:
     pool, name = tasks(config, "train"), config.envs.name
-    oracle = environment(name).oracle
-    return partial(Coordinator, config.curriculum, env=name, tasks=pool, oracle=oracle, seed=config.seed)
+    oracle, experts = environment(name).oracle, experts_of(config, pool)
+    return partial(Coordinator, config.curriculum, env=name, tasks=pool, oracle=oracle, seed=config.seed, experts=experts)
 
 
 def _env_actors(config: Config, model: str, *, spawn: Spawn, engines: EnginePool) -> tuple[EnvActor, ...]:

@@ -8,6 +8,9 @@ import psutil
 from pyarrow.fs import FileSystem
 
 from cluster.config import Config, ConfigError, depot_uri, weights_folder
+from cluster.experts import experts_of
+from cluster.placement import tasks
+from curriculum.stages import stages
 from envs.environment import environment
 from learner.model import prepare
 
@@ -37,6 +40,12 @@ def check_levels(config: Config) -> None:
         if unknown:
             known = ", ".join(entry.levels)
             raise ConfigError(f"stage {stage.name!r} names level {unknown[0]!r}; {config.envs.name} has {known}")
+    if config.curriculum.experts:
+        pools = tasks(config, "train")
+        try:
+            stages(config.curriculum, pools, experts_of(config, pools))
+        except ValueError as error:
+            raise ConfigError(str(error)) from None
 
 
 def _check_weights(config: Config) -> None:

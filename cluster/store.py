@@ -72,7 +72,7 @@ class Store:
         name = f"{group.assignment.id:08d}.arrow"
         path = folder / (name if split == "train" else f"{step:06d}-{name}")
         with pa.ipc.new_file(_temporary(path), SCHEMA) as writer:
-            writer.write_table(_table(group, split, step))
+            writer.write_table(as_table(group, split, step))
         _settle(path)
         return path
 
@@ -142,7 +142,8 @@ def _latest(table: pa.Table) -> pa.Table:
     return table if len(last) == len(table) else table.take(pa.array(sorted(last.values()), pa.int64()))
 
 
-def _table(group: Group, split: str, step: int) -> pa.Table:
+def as_table(group: Group, split: str, step: int) -> pa.Table:
+    """One row per trajectory of the group."""
     assignment = group.assignment
     rows = [
         {**_placed(assignment), "split": split, "step": step, "group_index": index, **_recorded(assignment.task, one)}

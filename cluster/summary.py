@@ -17,7 +17,7 @@ def summarise(finished: Sequence[Group], trained: Sequence[Group], *, version: i
     trajectories = [trajectory for group in finished for trajectory in group.trajectories]
     if not trajectories:
         return {"buffer/lag": lag(trained, version), "buffer/groups": float(len(trained))}
-    whole = [trajectory for group in finished if not group.assignment.start for trajectory in group.trajectories]
+    whole = [one for one in trajectories if all(turn.author is Author.POLICY for turn in one.turns)]
     count = len(trajectories)
     names = sorted({name for trajectory in trajectories for name in trajectory.parts})
     tokens = sum(trajectory.num_action_tokens for trajectory in trajectories)
@@ -35,6 +35,7 @@ def summarise(finished: Sequence[Group], trained: Sequence[Group], *, version: i
         "actors/tokens": float(tokens),
         "actors/tokens_per_s": tokens / seconds if seconds else 0.0,
         "actors/trajectories": float(count),
+        "actors/unreplayed": float(sum(trajectory.stop is Stop.FAULT for trajectory in trajectories)),
         "actors/tokens_each": tokens / count,
         **({"actors/cancelled": float(len(cancelled)), "actors/cancelled_tokens_each": fmean(cancelled)} if cancelled else {}),
         "buffer/lag": lag(trained, version),

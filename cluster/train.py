@@ -8,7 +8,7 @@ from actors.env_actor import EnvActor, GroupFault
 from cluster.keeper import Keeper
 from cluster.system import System
 from learner.batch import assemble
-from learner.credit import CREDITS
+from learner.credits import Credits
 
 
 async def train(system: System, keeper: Keeper) -> None:
@@ -42,19 +42,21 @@ async def act(system: System, keeper: Keeper, *, actor: EnvActor) -> None:
 
 async def learn(system: System, keeper: Keeper) -> None:
     config = system.config.learner
+    credits = Credits(config.credit, config.solutions)
     for step in range(keeper.step + 1, config.num_steps + 1):
         with keeper.waiting_for_groups():
             groups = await keeper.unless_stopped(system.buffer.take())
         with keeper.phase("learner", "assemble"):
             batch = assemble(
                 groups,
-                CREDITS[config.credit],
+                credits,
                 num_ranks=config.num_ranks,
                 max_tokens=config.max_tokens,
                 aggregation=config.aggregation,
                 full=config.groups_per_batch,
                 every_action=config.kl > 0,
                 normalize=config.normalize,
+                imitates=credits.imitates,
             )
         with keeper.phase("learner", "update"):
             metrics = await system.learner.update(batch)

@@ -6,6 +6,7 @@ import math
 from dataclasses import dataclass, field
 
 SAMPLERS = ("uniform", "frontier")
+EXPERTS = ("", "states", "whole")
 
 
 @dataclass(frozen=True)
@@ -42,7 +43,11 @@ class StageConfig:
     sampler: str = "uniform"
     temperature: float = 0.0  # 0: actors.temperature
     entropy: float = 0.0  # nats a token: the temperature rises from `temperature` while there is less; 0: it stays
-    midway: float = 0.0  # share of the groups that begin on the way of the reference, until they are solved from there
+    credit: str = ""  # empty: learner.credit
+    midway: float = 0.0  # share of the groups that begin on the way of an expert or the reference, until solved from there
+    backward: bool = False  # they begin close to the end, and further from it as that is solved; without, anywhere
+    experts: str = ""  # "states": simulate from the beginning and from states on an expert's way; "whole": the expert alone
+    num_states: int = 5  # on the expert's way, beside the beginning; `group_size` simulations from each
     one_message: bool = False  # groups of one message each, also from states that the policy came to (FTRL's way to collect)
     group_size: int = 8
     min_steps: int = 1
@@ -67,6 +72,16 @@ class StageConfig:
             raise ValueError(f"{where} has entropy {self.entropy}; it must be above 0, or 0 for a temperature that stays")
         if self.entropy and not self.temperature:
             raise ValueError(f"{where} has entropy {self.entropy} and no temperature to start from; set temperature, such as 1.0")
+        if self.experts not in EXPERTS:
+            raise ValueError(f'{where} has experts {self.experts!r}; it is "states", "whole" or left out')
+        if self.experts and (self.midway or self.one_message):
+            raise ValueError(
+                f"{where} has experts {self.experts!r}, which say where groups begin; leave out midway and one_message"
+            )
+        if self.backward and not self.midway:
+            raise ValueError(f"{where} has backward and no midway; say which share of the groups begins so, such as midway: 0.5")
+        if self.num_states < 0:
+            raise ValueError(f"{where} has num_states {self.num_states}; it must be at least 0, which is the beginning alone")
         if self.sampler not in SAMPLERS:
             raise ValueError(f"{where} has sampler {self.sampler!r}; there are: {', '.join(SAMPLERS)}")
         if self.group_size < 1:
@@ -101,6 +116,7 @@ class CurriculumConfig:
 
     stages: list[StageConfig] = field(default_factory=_one_stage)
     validation: ValidationConfig = field(default_factory=ValidationConfig)
+    experts: str = ""  # a file that `tiltyard experts` wrote
 
     def __post_init__(self) -> None:
         if not self.stages:
@@ -108,6 +124,12 @@ class CurriculumConfig:
         names = [stage.name for stage in self.stages]
         if twice := sorted({name for name in names if names.count(name) > 1}):
             raise ValueError(f"curriculum.stages uses the name {twice[0]!r} more than once; make the names unique")
+        for stage in self.stages:
+            if stage.experts and not self.experts:
+                raise ValueError(
+                    f"curriculum stage {stage.name!r} has experts {stage.experts!r}, and curriculum.experts names no file; "
+                    "make one with tiltyard experts"
+                )
         for stage in self.stages[:-1]:
             if not stage.max_steps:
                 raise ValueError(f"curriculum stage {stage.name!r} has max_steps 0 (no limit); only the last may")

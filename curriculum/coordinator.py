@@ -7,17 +7,20 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from enum import StrEnum
 from hashlib import blake2b
+from itertools import cycle
 from random import Random
-from typing import cast
 
-from curriculum.config import CurriculumConfig
+from curriculum.config import CurriculumConfig, StageConfig
+from curriculum.experts import NO_EXPERTS, Experts, Start, said, states, whole
 from curriculum.gate import Decision, StepFacts, decide
 from curriculum.sampler import Draw, Tally, frontier, next_level, uniform
 from curriculum.stages import Stage, stages
 from curriculum.temperature import next_temperature
-from envs.types import Assignment, Group, Json, Message, Stop, Task, ToolCall
+from envs.types import Assignment, Group, Message, Stop, Task, Trajectory
 
 Oracle = Callable[[Task], Sequence[Message]]
+LEAST_LEFT = 2  # messages: a call and the closing answer
+BACK_AT = 0.5  # the success with which the next groups begin a message further from the end
 LEAST_MIDWAY = 0.1  # of a stage's share: what is solved is still looked at now and then
 
 
@@ -61,6 +64,7 @@ class Seen:
     """One observed group, in trajectories. `midway` is its level where it did not begin at the beginning, else empty.
 
     `way` has the first sibling's messages where the group played one message each, but for one that ended the episode.
+    `lost` is the expert whose actions were answered otherwise than recorded.
     """
 
     id: int
@@ -69,6 +73,7 @@ class Seen:
     solved: int
     midway: str = ""
     way: tuple[Message, ...] = ()
+    lost: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,6 +91,8 @@ class Memory:
     history: tuple[StepFacts, ...] = ()
     steps: Mapping[str, int] = field(default_factory=dict)
     records: tuple[Record, ...] = ()
+    lost: tuple[str, ...] = ()  # experts that did not replay
+    left: Mapping[str, int] = field(default_factory=dict)  # level -> messages left to do from where a group begins
     is_finished: bool = False
     temperature: float = 0.0  # where the stage holds an entropy by it
     ways: Mapping[str, tuple[Message, ...]] = field(default_factory=dict)  # task -> the messages by which it was last gone into
@@ -98,9 +105,16 @@ class Coordinator:
     """
 
     def __init__(
-        self, config: CurriculumConfig, *, env: str, tasks: Mapping[str, Sequence[Task]], oracle: Oracle, seed: int
+        self,
+        config: CurriculumConfig,
+        *,
+        env: str,
+        tasks: Mapping[str, Sequence[Task]],
+        oracle: Oracle,
+        seed: int,
+        experts: Experts = NO_EXPERTS,
     ) -> None:
-        self._stages, self._oracle = stages(config, tasks), oracle
+        self._stages, self._oracle, self._experts = stages(config, tasks, experts), oracle, experts
         self._index = {stage.config.name: at for at, stage in enumerate(self._stages)}
         first = self._stages[0].config.name
         start = Record(0, first, Kind.STARTED, f"{first!r} is the first of {len(self._stages)} stages")
@@ -113,22 +127,23 @@ class Coordinator:
         drawn = {**memory.drawn, level: memory.drawn.get(level, 0) + 1}
         self._memory = replace(memory, next_id=memory.next_id + 1, drawn=drawn)
         config, share = stage.config, stage.shares[level]
-        midway = self._start(self._midway(config.midway, level), draw.task, memory.next_id)
-        own = self._own(draw.task, memory.next_id) if config.one_message and not midway else ()
-        start, whose = (own, "its own") if own else (midway, "the reference's")
-        after = f", after {len(start)} of {whose} messages" if start else ""
+        start = self._start(config, draw.task, memory.next_id)
         return Assignment(
             id=memory.next_id,
             task=draw.task,
             stage=config.name,
             augmentation=config.augmentation,
             reward=config.reward,
-            group_size=config.group_size,
-            start=start,
+            group_size=config.group_size * max(1, len(start.depths)),
+            start=start.messages,
             temperature=max(config.temperature, memory.temperature) if config.entropy else config.temperature,
-            reason=f"stage {config.name!r}, level {level!r} (share {share:.2f}), {config.sampler}: {draw.reason}{after}",
+            reason=f"stage {config.name!r}, level {level!r} (share {share:.2f}), {config.sampler}: {draw.reason}{start.words}",
             seed=assignment_seed(memory.seed, memory.next_id),
             max_turns=int(config.one_message),
+            credit=config.credit,
+            depths=start.depths,
+            expected=start.answers,
+            expert=start.expert,
         )
 
     async def reissue(self, assignment: Assignment) -> Assignment:
@@ -142,16 +157,18 @@ class Coordinator:
         return self._memory.next_id
 
     async def observe(self, group: Group) -> None:
-        """Collect a group's successes; faulted siblings say nothing."""
+        """Collect a group's successes; faulted siblings say nothing, but that an expert's state could not be reached."""
         assignment = group.assignment
         if not 0 <= assignment.id < self._memory.next_id:
             raise ValueError(f"assignment {assignment.id} was never handed out; the next id is {self._memory.next_id}")
-        played = [trajectory for trajectory in group.trajectories if trajectory.stop is not Stop.FAULT]
-        if not played:
+        sound = [one for one in group.trajectories if one.stop is not Stop.FAULT]
+        lost = assignment.expert if len(sound) < len(group.trajectories) else ""
+        if not sound and not lost:
             return
-        midway = assignment.task.level if assignment.start or assignment.max_turns else ""
-        way = tuple(turn.message for turn in played[0].turns if not turn.observation.done) if assignment.max_turns else ()
-        seen = Seen(assignment.id, assignment.task.id, len(played), sum(one.success for one in played), midway, way)
+        told = _told(assignment, group.trajectories)
+        midway = assignment.task.level if assignment.start and not assignment.depths or assignment.max_turns else ""
+        way = tuple(turn.message for turn in sound[0].turns if not turn.observation.done) if assignment.max_turns else ()
+        seen = Seen(assignment.id, assignment.task.id, len(told), sum(one.success for one in told), midway, way, lost)
         others = tuple(other for other in self._memory.pending if other.id != seen.id)
         self._memory = replace(self._memory, pending=(*others, seen))
 
@@ -202,26 +219,60 @@ class Coordinator:
         return self._stages[self._index[self._memory.stage]]
 
     def _draw(self, stage: Stage, level: str) -> Draw:
-        memory, name = self._memory, stage.config.name
+        memory, name, pool = self._memory, stage.config.name, self._pool(stage, level)
         if stage.config.sampler == "frontier":
-            return frontier(stage.tasks[level], memory.tallies, key=f"{memory.seed}/{memory.next_id}")
-        return uniform(stage.tasks[level], memory.drawn.get(level, 0), key=f"{memory.seed}/{name}/{level}")
+            return frontier(pool, memory.tallies, key=f"{memory.seed}/{memory.next_id}")
+        return uniform(pool, memory.drawn.get(level, 0), key=f"{memory.seed}/{name}/{level}")
 
-    def _midway(self, share: float, level: str) -> float:
+    def _pool(self, stage: Stage, level: str) -> Sequence[Task]:
+        """The level's tasks, without those whose experts were all lost, as long as any is left."""
+        lost, pool = self._memory.lost, stage.tasks[level]
+        if not lost or not stage.config.experts:
+            return pool
+        is_whole = stage.config.experts == "whole"
+        return [task for task in pool if self._experts.usable(task.id, successful=is_whole, lost=lost)] or pool
+
+    def _midway(self, config: StageConfig, level: str) -> float:
         """The stage's share, less what the policy solves from there already: such groups have no signal left."""
-        tally = self._memory.midway.get(level, Tally())
-        return share * max(1.0 - tally.solved / max(tally.tried, 1), LEAST_MIDWAY)
+        tally = Tally() if config.backward else self._memory.midway.get(level, Tally())
+        return config.midway * max(1.0 - tally.solved / max(tally.tried, 1), LEAST_MIDWAY)
 
-    def _start(self, midway: float, task: Task, id: int) -> tuple[Message, ...]:
+    def _start(self, config: StageConfig, task: Task, id: int) -> Start:
+        """A stage without experts and midway begins at the beginning."""
+        if config.experts:
+            usable = self._experts.usable(task.id, successful=config.experts == "whole", lost=self._memory.lost)
+            expert = Random(f"{self._memory.seed}/{id}/expert").choice(usable) if usable else None
+            return (
+                Start() if expert is None else whole(expert) if config.experts == "whole" else states(expert, config.num_states)
+            )
+        rng = Random(f"{self._memory.seed}/{id}/midway")
+        if rng.random() < self._midway(config, task.level):
+            way = self._way(task)
+            return self._cut(way, task.level, rng, config)
+        own = self._own(task, id) if config.one_message else ()
+        return Start(own, words=f", after {len(own)} of its own messages") if own else Start()
+
+    def _way(self, task: Task) -> Start:
+        """The first successful expert's, else the reference's."""
+        usable = self._experts.usable(task.id, successful=True, lost=self._memory.lost)
+        if not usable:
+            return Start(tuple(self._oracle(task)), words="the reference's")
+        return Start(usable[0].messages, (), usable[0].answers, usable[0].id, f"expert {usable[0].id}'s")
+
+    def _cut(self, way: Start, level: str, rng: Random, config: StageConfig) -> Start:
         """A reverse curriculum (1707.05300): what comes last is learnt from states in which it is all that is left.
 
-        At least one call and the closing answer are left to the policy.
+        At least one call and the closing answer are left to the policy; with `backward`, as many messages as it can do by now.
         """
-        rng = Random(f"{self._memory.seed}/{id}/midway")
-        if rng.random() >= midway:
-            return ()
-        messages = self._oracle(task)
-        return tuple(messages[: rng.randint(1, len(messages) - 2)]) if len(messages) > 2 else ()
+        most = len(way.messages) - LEAST_LEFT
+        if most < 1:
+            return Start()
+        left = self._memory.left.get(level, LEAST_LEFT)
+        depth = len(way.messages) - left if config.backward else rng.randint(1, most)
+        if depth < 1:
+            return Start()
+        words = f", after {depth} of {way.words} messages"
+        return replace(way, messages=way.messages[:depth], answers=way.answers[:depth], words=words)
 
     def _own(self, task: Task, id: int) -> tuple[Message, ...]:
         """The messages up to one of the states on the way that the policy has come in this task so far."""
@@ -233,11 +284,15 @@ class Coordinator:
         if memory.history and facts.step <= memory.history[-1].step:
             raise ValueError(f"step {facts.step} is not after step {memory.history[-1].step}; tell each step once")
         tallies, midway, ways = dict(memory.tallies), dict(memory.midway), dict(memory.ways)
+        lost = dict.fromkeys(memory.lost)
         for seen in sorted(memory.pending, key=lambda seen: seen.id):
             of, key = (midway, seen.midway) if seen.midway else (tallies, seen.task_id)
-            of[key] = of.get(key, Tally()).plus(seen.tried, seen.solved)
+            if seen.tried:
+                of[key] = of.get(key, Tally()).plus(seen.tried, seen.solved)
             if seen.way:
                 ways[seen.task_id] = seen.way
+            if seen.lost:
+                lost[seen.lost] = None
         steps = {**memory.steps, memory.stage: memory.steps[memory.stage] + 1}
         history = (*memory.history, facts)
         config, temperature = self._stage.config, memory.temperature
@@ -253,7 +308,19 @@ class Coordinator:
             steps=steps,
             temperature=temperature,
             ways=ways,
+            lost=tuple(lost),
+            left=self._further() if config.backward else memory.left,
         )
+
+    def _further(self) -> Mapping[str, int]:
+        """Where those that began midway mostly solved what was left, more is left to the next."""
+        left = dict(self._memory.left)
+        for level in {seen.midway for seen in self._memory.pending if seen.midway}:
+            begun = [seen for seen in self._memory.pending if seen.midway == level]
+            if sum(seen.solved for seen in begun) >= BACK_AT * sum(seen.tried for seen in begun):
+                now = left.get(level, LEAST_LEFT)
+                left[level] = now + max(1, now // 4)
+        return left
 
     def _move(self, step: int, reason: str) -> None:
         memory, index = self._memory, self._index[self._memory.stage] + 1
@@ -265,6 +332,12 @@ class Coordinator:
         record = Record(step, name, Kind.ADVANCED, f"left {memory.stage!r} after step {step}: {reason}")
         records, steps = (*memory.records, record), {**memory.steps, name: 0}
         self._memory = replace(memory, stage=name, drawn={}, history=(), steps=steps, records=records)
+
+
+def _told(assignment: Assignment, siblings: Sequence[Trajectory]) -> list[Trajectory]:
+    """Those that tell what the policy can do: of simulations those from the beginning, of an expert alone none."""
+    depths = cycle(assignment.depths or (0,))
+    return [one for one, depth in zip(siblings, depths, strict=False) if one.stop is not Stop.FAULT and not depth]
 
 
 def assignment_seed(seed: int, assignment_id: int) -> int:
@@ -283,20 +356,13 @@ def _read(state: str) -> Memory:
         drawn=saved["drawn"],
         tallies={task_id: Tally(**tally) for task_id, tally in saved["tallies"].items()},
         midway={level: Tally(**tally) for level, tally in saved.get("midway", {}).items()},
-        pending=tuple(Seen(**{**seen, "way": _messages(seen.get("way", ()))}) for seen in saved["pending"]),
+        pending=tuple(Seen(**{**seen, "way": said(seen.get("way", ()))}) for seen in saved["pending"]),
         history=tuple(StepFacts(**facts) for facts in saved["history"]),
         steps=saved["steps"],
         records=tuple(Record(one["step"], one["stage"], Kind(one["kind"]), one["reason"]) for one in saved["records"]),
         is_finished=saved["is_finished"],
         temperature=saved["temperature"],
-        ways={task_id: _messages(way) for task_id, way in saved.get("ways", {}).items()},
+        ways={task_id: said(way) for task_id, way in saved.get("ways", {}).items()},
+        lost=tuple(saved.get("lost", ())),
+        left=saved.get("left", {}),
     )
-
-
-def _messages(saved: Sequence[Mapping[str, Json]]) -> tuple[Message, ...]:
-    found: list[Message] = []
-    for told in saved:
-        calls = cast(list[dict[str, Json]], told["calls"])
-        made = tuple(ToolCall(str(call["name"]), cast(dict[str, Json], call["arguments"])) for call in calls)
-        found.append(Message(str(told["role"]), str(told["content"]), made, str(told["malformed"])))
-    return tuple(found)

@@ -36,7 +36,7 @@ from learner.credit import CREDITS
 from learner.depot import Depot, Replica
 from learner.forward import action_logprobs
 from learner.learner import Learner
-from learner.loss import LOSSES, Targets
+from learner.loss import Targets, policy_loss
 from learner.publish import read
 
 CONFIG = Path("deploy/experiments/shop.yaml")
@@ -108,7 +108,7 @@ class PlainLearner:
         limits = self._limits
         for micro in batch.shards[0]:
             logprobs, _ = action_logprobs(self._model, micro)
-            loss, _ = LOSSES[limits.loss](
+            loss, _ = policy_loss(
                 logprobs, Targets.of(micro), clip_low=limits.clip_low, clip_high=limits.clip_high, max_weight=limits.max_weight
             )
             loss.backward()

@@ -21,6 +21,7 @@ from matplotlib.figure import Figure as Plot
 from cluster.config import load
 from cluster.metrics import read_history, wilson
 from cluster.preflight import check
+from cluster.simulations import sampled, simulations
 
 RUNS, OUT = Path("runs/compare"), Path("docs/results")
 
@@ -33,7 +34,9 @@ class Outcome:
     before: Mapping[str, float]
     num_tasks: int
     curve: tuple[tuple[float, float], ...]
-    trajectories: int
+    simulations: int
+    tokens: int
+    through_states: float
     wall_s: float
     f1_before: Mapping[str, float]
     f1_after: Mapping[str, float]
@@ -60,7 +63,8 @@ def outcome(folder: Path) -> Outcome:
         {name: level["before"] for name, level in levels.items()},
         min(level["num_tasks"] for level in levels.values()),
         tuple(curve),
-        int(played[-1]),
+        *sampled(folder),
+        simulations(folder).share_through_states,
         summary["wall_s"],
         {name: level["solve_f1"][0] for name, level in levels.items()},
         {name: level["solve_f1"][1] for name, level in levels.items()},
@@ -71,17 +75,25 @@ def table(arms: Mapping[str, Sequence[Outcome]], seeds: Sequence[int]) -> list[s
     """Markdown: the mean of the seeds, in brackets Wilson's 95 % interval of their tasks together, then each seed."""
     first = next(iter(arms.values()))[0]
     names = list(first.after)
-    lines = [f"| | {' | '.join(f'level {name}' for name in names)} | Solve-F1 | trajectories |", "|---" * (len(names) + 3) + "|"]
+    columns = [*(f"level {name}" for name in names), "Solve-F1", "simulations", "tokens sampled", "only through states"]
+    lines = [f"| | {' | '.join(columns)} |", "|---" * (len(columns) + 1) + "|"]
     rows = {"before training": [[one.before[name] for one in first_of(arms)] for name in names]}
     rows |= {arm: [[one.after[name] for one in found] for name in names] for arm, found in arms.items()}
     f1 = {"before training": [fmean(one.f1_before.values()) for one in first_of(arms)]}
     f1 |= {arm: [fmean(one.f1_after.values()) for one in found] for arm, found in arms.items()}
     for arm, columns in rows.items():
-        count = arms[arm][0].trajectories if arm in arms else 0
+        spent = _spent(arms[arm]) if arm in arms else " | | "
         cells = [_cell(shares, first.num_tasks) for shares in columns]
         each = ", ".join(f"{one:.2f}" for one in f1[arm])
-        lines.append(f"| {arm} | {' | '.join(cells)} | {fmean(f1[arm]):.2f} ({each}) | {count or ''} |")
+        lines.append(f"| {arm} | {' | '.join(cells)} | {fmean(f1[arm]):.2f} ({each}) | {spent} |")
     return [f"Seeds {', '.join(map(str, seeds))}; {first.num_tasks} test tasks a level, greedy, without hints.", "", *lines]
+
+
+def _spent(found: Sequence[Outcome]) -> str:
+    """Means of the seeds; the share of the tasks that were solved from an expert's states and never from the beginning."""
+    rows = [(one.simulations, one.tokens, one.through_states) for one in found]
+    count, tokens, share = (fmean(column) for column in zip(*rows, strict=True))
+    return f"{count:,.0f} | {tokens:,.0f} | {f'{share:.0%}' if share else ''}"
 
 
 def first_of(arms: Mapping[str, Sequence[Outcome]]) -> Sequence[Outcome]:

@@ -27,9 +27,16 @@ class World(ABC):
         """What the policy reads of it."""
         return str(outcome.result)
 
+    def is_over(self) -> bool:
+        """Whether the last call ended the episode: then `cut` has its snapshot."""
+        return False
+
     def cut(self) -> Json:
         """The snapshot where the episode is broken off within a user turn; None leaves that turn unfinished."""
         return None
+
+    def leave(self) -> None:
+        """Give back what the world holds; called once, whatever became of the episode."""
 
 
 class Conversation:
@@ -46,6 +53,7 @@ class Conversation:
         self._num_messages = self._num_mistakes = 0
 
     def reset(self, task: Task) -> Observation:
+        self.close()
         self._world = self._enter(task)
         self._requests = cast(list[str], task.payload.get("requests", []))[1:]
         self._num_messages = self._num_mistakes = 0
@@ -57,23 +65,36 @@ class Conversation:
             raise RuntimeError("the episode is over or has not begun: call reset(task) first")
         if not message.calls and not message.malformed:
             return self._end_user_turn(world, message.content)
-        outcomes = () if message.malformed else tuple(world.run(call) for call in message.calls)
+        outcomes = self._outcomes(world, message)
         self._num_messages += 1
         self._num_mistakes += bool(message.malformed) or any(outcome.error for outcome in outcomes)
-        done = self._num_messages >= self._max_messages or self._num_mistakes >= self._max_mistakes
+        is_enough = self._num_messages >= self._max_messages or self._num_mistakes >= self._max_mistakes
+        done = is_enough or world.is_over()
         signals = Signals(outcomes, message.malformed, world.cut() if done else None)
+        told = tuple(Message("tool", text) for text in [*map(world.tell, outcomes)] or [MALFORMED])
         if done:
-            self._world = None
-        return Observation(tuple(Message("tool", text) for text in [*map(world.tell, outcomes)] or [MALFORMED]), done, signals)
+            self.close()
+        return Observation(told, done, signals)
 
     def close(self) -> None:
+        if self._world is not None:
+            self._world.leave()
         self._world = None
+
+    @staticmethod
+    def _outcomes(world: World, message: Message) -> tuple[CallOutcome, ...]:
+        """What the calls come to, in order, up to one that ends the episode."""
+        outcomes: list[CallOutcome] = []
+        for call in () if message.malformed else message.calls:
+            if not world.is_over():
+                outcomes.append(world.run(call))
+        return tuple(outcomes)
 
     def _end_user_turn(self, world: World, answer: str) -> Observation:
         self._num_messages = self._num_mistakes = 0
         signals = Signals(state=world.state(answer))
         if not self._requests:
-            self._world = None
+            self.close()
             return Observation((), True, signals)
         request, *self._requests = self._requests
         return Observation((Message("user", request),), False, signals)

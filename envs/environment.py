@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
+from pathlib import Path
 from typing import Protocol
 
 from envs.call_text import read, tool_call
@@ -44,12 +45,21 @@ class Entry:
     prelude: Callable[[Task], Sequence[Task]] | None = None  # what has to be played before a task, in its order,
     carry: Callable[[Task, Json], Task] | None = None  # and how a task takes over the state that the one before ended in
     ready: Callable[[], object] = lambda: None  # raises ValueError where its data, or what it runs on, is not at hand
+    # Scores a recorded line in the environment's own form, out of that file; gives None where the line has another.
+    score: Callable[[Mapping[str, Json], Path], dict[str, Json] | None] | None = None
     is_quick: bool = False  # answers in well under a millisecond, so that a thread of its own would only cost time
 
 
 # A module with an ENTRY each, imported when it is asked for: what one environment needs is no burden on the others.
-ENVIRONMENTS = {"bfcl": "envs.bfcl", "bfcl_memory": "envs.bfcl_memory", "shop": "envs.shop", "tau2": "envs.tau2"}
-FROM_FOLDER = {"constructed": "envs.constructed"}  # with an `entry(folder)` instead: said as NAME:FOLDER
+ENVIRONMENTS = {
+    "bfcl": "envs.bfcl",
+    "bfcl_memory": "envs.bfcl_memory",
+    "scienceworld": "envs.scienceworld",
+    "shop": "envs.shop",
+    "tau2": "envs.tau2",
+    "webshop": "envs.webshop",
+}
+FROM_FOLDER = {"constructed": "envs.constructed", "webshop": "envs.webshop"}  # with an `entry(folder)`: said as NAME:FOLDER
 
 
 @cache

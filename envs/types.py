@@ -55,6 +55,10 @@ class Assignment:
     seed: int = 0
     temperature: float = 0.0  # to sample with; 0 is the run's own
     max_turns: int = 0  # of the policy, after `start`; 0 is the run's own limit
+    credit: str = ""  # which turns the group into advantages; empty for the run's own
+    depths: tuple[int, ...] = ()  # sibling n begins after depths[n % len(depths)] of `start`; empty: all after the whole
+    expected: tuple[tuple[Message, ...], ...] = ()  # what each action of `start` was answered, where that is known
+    expert: str = ""  # whose actions `start` has: the id of a recorded trajectory, or empty for the reference's or its own
 
 
 class Stop(StrEnum):
@@ -155,7 +159,8 @@ class Trajectory:
 
     @property
     def num_action_tokens(self) -> int:
-        return sum(len(turn.action) for turn in self.turns)
+        """Sampled; an expert's do not count."""
+        return sum(len(turn.action) for turn in self.turns if turn.author is Author.POLICY)
 
     @property
     def hints(self) -> tuple[str, ...]:
@@ -183,7 +188,8 @@ class Group:
 
     @property
     def version(self) -> int:
-        return min(trajectory.version for trajectory in self.trajectories)
+        """The oldest weights that any action was sampled from; -1 where nothing was sampled."""
+        return min((one.version for one in self.trajectories if one.version >= 0), default=-1)
 
     @property
     def has_signal(self) -> bool:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -18,13 +18,14 @@ Floats = NDArray[np.float32]
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Sample:
-    """A trajectory made flat. Off the mask logprobs and advantages are 0, temperatures 1."""
+    """A trajectory made flat. Off the mask logprobs and advantages are 0, temperatures 1: where imitated, on it too."""
 
     tokens_L: Ints
     mask_L: NDArray[np.bool_]
     logprobs_L: Floats
     advantages_L: Floats
     temperatures_L: Floats
+    is_imitated: bool = False
 
     @property
     def num_actions(self) -> int:
@@ -34,7 +35,7 @@ class Sample:
         """As far as another mask's last action, with that mask."""
         end = int(np.flatnonzero(mask_L)[-1]) + 1
         logprobs_L, advantages_L, temperatures_L = self.logprobs_L[:end], self.advantages_L[:end], self.temperatures_L[:end]
-        return Sample(self.tokens_L[:end], mask_L[:end], logprobs_L, advantages_L, temperatures_L)
+        return Sample(self.tokens_L[:end], mask_L[:end], logprobs_L, advantages_L, temperatures_L, self.is_imitated)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -56,6 +57,7 @@ class Microbatch:
     advantages_A: Floats
     temperatures_A: Floats
     weights_A: Floats
+    imitated_A: NDArray[np.bool_]
 
     @property
     def num_tokens(self) -> int:
@@ -75,10 +77,11 @@ class Batch:
     num_actions: int
 
 
-def flatten(trajectory: Trajectory, advantages: Sequence[float]) -> Sample:
+def flatten(trajectory: Trajectory, advantages: Sequence[float], *, is_imitated: bool = False) -> Sample:
     """Join the turns; the mask is true exactly on action tokens. `advantages` has one number per turn.
 
-    An expert's turn is masked unless its advantage says to train on it: it has no log-probabilities to correct by.
+    An expert's turn is masked unless its advantage says to train on it: it has no log-probabilities to correct by. What is
+    imitated needs none, and is fitted by the bare model, whatever temperature it was sampled at.
     """
     if len(advantages) != len(trajectory.turns):
         raise ValueError(f"trajectory {trajectory.id!r}: {len(advantages)} advantages for {len(trajectory.turns)} turns")
@@ -94,13 +97,13 @@ def flatten(trajectory: Trajectory, advantages: Sequence[float]) -> Sample:
             raise ValueError(f"trajectory {trajectory.id!r}: {len(turn.logprobs)} logprobs for {len(turn.action)} tokens")
         start = stop + len(turn.context)
         stop = start + len(turn.action)
-        if is_policy:
+        if is_policy and not is_imitated:
             logprobs_L[start:stop], temperatures_L[start:stop] = turn.logprobs, turn.temperature
         if is_policy or advantage:
             mask_L[start:stop], advantages_L[start:stop] = True, advantage
     if len(mask_L) and mask_L[0]:
         raise ValueError(f"trajectory {trajectory.id!r} begins with an action: nothing predicts its first token")
-    return Sample(tokens_L, mask_L, logprobs_L, advantages_L, temperatures_L)
+    return Sample(tokens_L, mask_L, logprobs_L, advantages_L, temperatures_L, is_imitated)
 
 
 def assemble(
@@ -113,6 +116,7 @@ def assemble(
     full: int = 0,
     every_action: bool = False,
     normalize: bool = False,
+    imitates: Callable[[Group], bool] = lambda group: False,
 ) -> Batch:
     """Advantages, flattening, weights and packing. ValueError where groups hold nothing to train on.
 
@@ -125,7 +129,7 @@ def assemble(
     """
     if not groups:
         return Batch(((),) * num_ranks, 0, 0)
-    samples = _samples(groups, credit)
+    samples = _samples(groups, credit, imitates)
     if normalize:
         samples = _normalized(samples)
     lengths = [sample.num_actions for sample in samples]
@@ -144,9 +148,9 @@ def assemble(
     return Batch(_deal(microbatches, num_ranks), *map(sum, zip(*counts, strict=True)))
 
 
-def _samples(groups: Sequence[Group], credit: Credit) -> list[Sample]:
+def _samples(groups: Sequence[Group], credit: Credit, imitates: Callable[[Group], bool]) -> list[Sample]:
     samples = [
-        flatten(trajectory, advantages)
+        flatten(trajectory, advantages, is_imitated=imitates(group))
         for group in groups
         for trajectory, advantages in zip(group.trajectories, credit(group), strict=True)
         if advantages
@@ -191,13 +195,14 @@ def _microbatch(samples: Sequence[Sample], weights: Sequence[float]) -> Microbat
         advantages_A=np.concatenate([sample.advantages_L[at] for sample, at in rows]),
         temperatures_A=np.concatenate([sample.temperatures_L[at] for sample, at in rows]),
         weights_A=np.repeat(np.asarray(weights, np.float32), [len(at) for at in places]),
+        imitated_A=np.repeat([sample.is_imitated for sample in samples], [len(at) for at in places]),
     )
 
 
 def _padding() -> Microbatch:
     none, nothing = np.empty(0, np.int64), np.empty(0, np.float32)
     zero, segment = np.zeros(1, np.int64), np.asarray([[0, 1, -1]], np.int64)
-    return Microbatch(zero, zero, segment, none, none, nothing, nothing, nothing, nothing)
+    return Microbatch(zero, zero, segment, none, none, nothing, nothing, nothing, nothing, np.empty(0, np.bool_))
 
 
 def _deal(microbatches: Sequence[Microbatch], num_ranks: int) -> tuple[tuple[Microbatch, ...], ...]:

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
 from envs.types import Group
+
+
+def has_signal(group: Group) -> bool:
+    return group.has_signal
 
 
 class Verdict(StrEnum):
@@ -34,9 +38,11 @@ class Buffer:
     drops without signal in one version the places stay empty and the batch is smaller, so that a solved stage still ends.
     """
 
-    def __init__(self, *, groups_per_batch: int, max_lag: int, max_refills: int, takes_all: bool = False) -> None:
-        """`takes_all` for a credit whose baseline is not the group's own: then every group has signal."""
-        self._takes_all = takes_all
+    def __init__(
+        self, *, groups_per_batch: int, max_lag: int, max_refills: int, teaches: Callable[[Group], bool] = has_signal
+    ) -> None:
+        """`teaches` says of a group whether a batch learns from it."""
+        self._teaches = teaches
         self._size, self._max_lag, self._max_refills = groups_per_batch, max_lag, max_refills
         # Apart, and woken by number: with a thousand groups waiting for a place, waking all for each would cost the most.
         lock = asyncio.Lock()
@@ -125,10 +131,10 @@ class Buffer:
     def _judge(self, group: Group) -> Verdict:
         if self._is_stale(group):
             return Verdict.STALE
-        return Verdict.ACCEPTED if group.has_signal or self._takes_all else Verdict.FILTERED
+        return Verdict.ACCEPTED if self._teaches(group) else Verdict.FILTERED
 
     def _is_stale(self, group: Group) -> bool:
-        return self._version - group.version > self._max_lag
+        return 0 <= group.version < self._version - self._max_lag
 
 
 def lag(groups: Sequence[Group], version: int) -> float:

@@ -5,10 +5,10 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, field
 
-from learner.credit import CREDITS
+from learner.credits import NAMES
+from learner.imitation import CHOICES, IMITATIONS
 
 AGGREGATIONS = ("token", "sequence")
-LOSS_NAMES = ("clipped", "nll")  # the keys of learner.loss.LOSSES: a config must be readable without torch
 DTYPES = ("bfloat16", "float32")
 
 
@@ -31,12 +31,12 @@ class LearnerConfig:
     max_tokens: int = 1536
     dtype: str = "bfloat16"
     dither: bool = True  # of the fp32 masters of bfloat16 weights, which would else not follow small updates at first
-    credit: str = "grpo"
+    credit: str = "grpo"  # of stages that name none
+    solutions: str = "all"  # which of several to imitate, where a credit imitates
     normalize: bool = (
         False  # advantages to mean 0 and std 1 over the batch: with `reward` REINFORCE++, with `mean` its baseline form
     )
     aggregation: str = "token"
-    loss: str = "clipped"
     clip_low: float = 0.2
     clip_high: float = 0.28
     max_weight: float = 2.0
@@ -61,19 +61,9 @@ class LearnerConfig:
             _check_number(name, vars(self)[name], at_least=0, inclusive=False)
         _check_name("zero_stage", self.zero_stage, (1, 2, 3))
         _check_name("dtype", self.dtype, DTYPES)
-        _check_name("credit", self.credit, tuple(CREDITS))
+        _check_name("solutions", self.solutions, tuple(CHOICES))
         _check_name("aggregation", self.aggregation, AGGREGATIONS)
-        _check_name("loss", self.loss, LOSS_NAMES)
-        if (self.credit == "success") != (self.loss == "nll"):
-            raise ValueError(
-                f"learner.credit is {self.credit!r} with learner.loss {self.loss!r}: 'success' and 'nll' go together "
-                "(rejection fine-tuning), every other credit goes with 'clipped'"
-            )
-        if (self.credit == "reward") > self.normalize or (self.normalize and self.credit == "success"):
-            raise ValueError(
-                f"learner.credit is {self.credit!r} with learner.normalize {str(self.normalize).lower()}: 'reward' has no "
-                "baseline but the batch's and needs it true, 'success' keeps or leaves out and needs it false"
-            )
+        check_credit(self.credit, self.normalize)
         if len(self.betas) != 2 or not all(0 <= beta < 1 for beta in self.betas):
             raise ValueError(f"learner.betas is {self.betas}: give two numbers of [0, 1), such as [0.9, 0.95]")
         if not 0 <= self.clip_low < 1:
@@ -89,6 +79,16 @@ class LearnerConfig:
         warm = min(1.0, (step + 1) / max(1, self.warmup_steps))
         way = min(1.0, step / max(1, self.num_steps - 1))
         return self.learning_rate * warm * (1 + way * (self.final_rate - 1))
+
+
+def check_credit(credit: str, normalize: bool) -> None:
+    """ValueError where the two do not go together."""
+    _check_name("credit", credit, NAMES)
+    if (credit == "reward") > normalize or (normalize and credit in IMITATIONS):
+        raise ValueError(
+            f"learner.credit is {credit!r} with learner.normalize {str(normalize).lower()}: 'reward' has no baseline but the "
+            f"batch's and needs it true; {', '.join(IMITATIONS)} keep or leave out and need it false"
+        )
 
 
 def _check_number(name: str, value: float, *, at_least: float, inclusive: bool = True) -> None:

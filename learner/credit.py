@@ -42,14 +42,6 @@ def reward(group: Group) -> tuple[tuple[float, ...], ...]:
     return _spread(group, list)
 
 
-def success(group: Group) -> tuple[tuple[float, ...], ...]:
-    """1 for every turn, an expert's too, where the episode succeeded; no other is kept: rejection fine-tuning."""
-    return tuple(
-        (1.0,) * len(trajectory.turns) if trajectory.success and trajectory.stop is not Stop.FAULT else ()
-        for trajectory in group.trajectories
-    )
-
-
 def tree(group: Group) -> tuple[tuple[float, ...], ...]:
     """Q(state, action) - V(state), scaled: siblings that stand in the same state are each other's baseline.
 
@@ -99,7 +91,6 @@ CREDITS: dict[str, Credit] = {
     "tree": tree,
     "turns": turns,
     "reward": reward,
-    "success": success,
 }
 
 

@@ -27,7 +27,7 @@ from learner.config import LearnerConfig
 from learner.depot import Depot
 from learner.dither import dither
 from learner.forward import action_logprobs
-from learner.loss import LOSSES, Targets, kl_penalty, means
+from learner.loss import Targets, kl_penalty, means, policy_loss
 from learner.publish import publish
 from learner.random_state import RandomState, seed_all
 from learner.weights import Weights
@@ -55,20 +55,18 @@ class LearnerPlace:
 class Policy(torch.nn.Module):
     """The model as DeepSpeed sees it: its forward takes a microbatch, so that the engine's hooks surround all of it."""
 
-    def __init__(self, model: PreTrainedModel, device: torch.device, *, bare: bool) -> None:
+    def __init__(self, model: PreTrainedModel, device: torch.device) -> None:
         super().__init__()
         self.model = model
         self.device = device
-        self.bare = bare
 
     def forward(self, micro: Microbatch) -> tuple[torch.Tensor, torch.Tensor]:
-        return action_logprobs(self.model, micro, self.device, bare=self.bare)
+        return action_logprobs(self.model, micro, self.device)
 
 
 class DeepSpeedLearner:
     """One rank. Version and step are the number of updates made; rank 0 publishes into `folder`.
 
-    "nll" fits the bare model, whatever temperature actions were sampled at.
     Work runs in one thread of its own, so that an actor answers while it trains.
     """
 
@@ -76,7 +74,6 @@ class DeepSpeedLearner:
         self._config = config
         self._place = place
         self._folder = folder
-        self._bare = config.loss == "nll"
         self._step = 0
         self._pages = Pages()
         # One thread for good: the number of threads and the CUDA device are a thread's own.
@@ -119,7 +116,7 @@ class DeepSpeedLearner:
         # An all-reduce for inference, which would be compiled by g++ here and now.
         deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
         self._join("nccl" if is_cuda else "gloo")
-        self._policy = Policy(self._load_model(model), self._device, bare=self._bare).train()
+        self._policy = Policy(self._load_model(model), self._device).train()
         if config.activation_checkpointing:
             self._policy.model.gradient_checkpointing_enable({"use_reentrant": False})
         # Fused: one pass over the flat fp32 master weights instead of ten.
@@ -158,7 +155,7 @@ class DeepSpeedLearner:
 
     def _frozen(self, folder: str) -> Policy:
         model = self._load_model(folder).requires_grad_(False)
-        return Policy(model, self._device, bare=self._bare).to(self._device).eval()
+        return Policy(model, self._device).to(self._device).eval()
 
     def _masters(self) -> list[torch.Tensor]:
         """This rank's part of the fp32 weights, which DeepSpeed gives the optimizer to update; with stage 3 at each step only."""
@@ -221,7 +218,7 @@ class DeepSpeedLearner:
         config = self._config
         targets = Targets.of(micro, self._device)
         logprobs_A, entropy_A = self._engine(micro)
-        loss, stats = LOSSES[config.loss](
+        loss, stats = policy_loss(
             logprobs_A, targets, clip_low=config.clip_low, clip_high=config.clip_high, max_weight=config.max_weight
         )
         if self._reference is not None:

@@ -21,11 +21,11 @@ CPU_ROWS = 8  # of those, rows held in fp32 at a time: more would leave the cach
 
 
 def action_logprobs(
-    model: PreTrainedModel, micro: Microbatch, device: torch.device | str = "cpu", *, bare: bool = False
+    model: PreTrainedModel, micro: Microbatch, device: torch.device | str = "cpu"
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """The model's log-probability of each action token (A, fp32, with gradient) and its entropy there (A, detached).
 
-    Both are of softmax(logits / temperature), which is what the engine sampled from; `bare` of the model's own softmax.
+    Both are of softmax(logits / temperature), which is what the engine sampled from.
 
     The backbone runs once over the T unique tokens, the head only where something is predicted. A microbatch without
     actions gives empty tensors that still lead back to every parameter.
@@ -33,8 +33,7 @@ def action_logprobs(
     model.set_attn_implementation(NAME)
     hidden_TD = _backbone(model, micro, device)
     # Siblings share the places where they part, and may part at different temperatures.
-    temperatures_A = np.ones_like(micro.temperatures_A) if bare else micro.temperatures_A
-    asked_U, rows_A = np.unique(np.stack([micro.sources_A, temperatures_A], axis=1), axis=0, return_inverse=True)
+    asked_U, rows_A = np.unique(np.stack([micro.sources_A, micro.temperatures_A], axis=1), axis=0, return_inverse=True)
     sources_U, rows_A = asked_U[:, 0].astype(np.int64), rows_A.reshape(-1)
     hidden_UD = hidden_TD[torch.from_numpy(sources_U).to(device)]
     temperatures_U = torch.from_numpy(asked_U[:, 1:].astype(np.float32)).to(device)

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Protocol
+from dataclasses import dataclass, replace
 
 import torch
 
@@ -18,50 +17,36 @@ SUMS = {"learner/loss", "learner/tokens", WEIGHT}
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Targets:
-    """A microbatch's side of the loss as tensors: the engine's log-probabilities, the advantages, the weights."""
+    """A microbatch's side of the loss as tensors; `imitated_A` has the actions that are fitted, whoever sampled them."""
 
-    logprobs_A: torch.Tensor
+    logprobs_A: torch.Tensor  # the engine's; 0 where imitated
     advantages_A: torch.Tensor
     weights_A: torch.Tensor
+    imitated_A: torch.Tensor
 
     @classmethod
     def of(cls, micro: Microbatch, device: torch.device | str = "cpu") -> Targets:
-        return cls(*(torch.from_numpy(x).to(device) for x in (micro.logprobs_A, micro.advantages_A, micro.weights_A)))
-
-
-class Loss(Protocol):
-    """(the learner's log-probabilities, targets, limits) -> the loss with its gradient, and its measurements."""
-
-    def __call__(
-        self, logprobs_A: torch.Tensor, targets: Targets, *, clip_low: float, clip_high: float, max_weight: float
-    ) -> tuple[torch.Tensor, LossStats]: ...
+        arrays = (micro.logprobs_A, micro.advantages_A, micro.weights_A, micro.imitated_A)
+        return cls(*(torch.from_numpy(x).to(device) for x in arrays))
 
 
 def policy_loss(
     logprobs_A: torch.Tensor, targets: Targets, *, clip_low: float, clip_high: float, max_weight: float
 ) -> tuple[torch.Tensor, LossStats]:
-    """- sum of w min(min(r, max_weight) A, clip(r, 1 - clip_low, 1 + clip_high) A), with r = p / p(engine).
+    """- sum of w min(min(r, max_weight) A, clip(r, 1 - clip_low, 1 + clip_high) A), with r = p / p(engine); imitated, w A log p.
 
     PPO's clip (arXiv 1707.06347, eq. 7) with DAPO's decoupled range (arXiv 2503.14476, eq. 8). The ratio is to the
     policy that sampled, so it corrects for lag and for the engine's arithmetic; truncation bounds what A < 0 can do.
+    What is imitated has no such policy: with A of 0 and 1 this is its maximum likelihood.
     """
-    ratio_A = (logprobs_A - targets.logprobs_A).clamp(-MAX_LOG_RATIO, MAX_LOG_RATIO).exp()
+    sampled_A = torch.where(targets.imitated_A, logprobs_A.detach(), targets.logprobs_A)
+    ratio_A = (logprobs_A - sampled_A).clamp(-MAX_LOG_RATIO, MAX_LOG_RATIO).exp()
     free_A = ratio_A.clamp(max=max_weight) * targets.advantages_A
     held_A = ratio_A.clamp(1 - clip_low, 1 + clip_high) * targets.advantages_A
-    loss = -(targets.weights_A * torch.minimum(free_A, held_A)).sum()
+    gain_A = torch.where(targets.imitated_A, targets.advantages_A * logprobs_A, torch.minimum(free_A, held_A))
+    loss = -(targets.weights_A * gain_A).sum()
     is_clipped_A = (held_A < free_A) | ((ratio_A > max_weight) & (targets.advantages_A < 0))
-    return loss, _stats(loss, logprobs_A, targets, is_clipped_A)
-
-
-def nll_loss(
-    logprobs_A: torch.Tensor, targets: Targets, *, clip_low: float, clip_high: float, max_weight: float
-) -> tuple[torch.Tensor, LossStats]:
-    """- sum of w A log p: with advantages of 0 and 1, maximum likelihood of what was kept. The limits do not act."""
-    loss = -(targets.weights_A * targets.advantages_A * logprobs_A).sum()
-    return loss, _stats(loss, logprobs_A, targets, torch.zeros_like(logprobs_A, dtype=torch.bool))
-
-
-LOSSES: dict[str, Loss] = {"clipped": policy_loss, "nll": nll_loss}
+    return loss, _stats(loss, logprobs_A, replace(targets, logprobs_A=sampled_A), is_clipped_A)
 
 
 def means(sums: LossStats) -> LossStats:

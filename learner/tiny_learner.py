@@ -9,7 +9,7 @@ import torch
 
 from learner.batch import Batch, Microbatch
 from learner.config import LearnerConfig
-from learner.loss import LOSSES, Targets, means
+from learner.loss import Targets, means, policy_loss
 from learner.publish import publish
 from learner.weights import Weights
 
@@ -70,7 +70,7 @@ class TinyLearner:
         logprobs_A = all_AV.gather(1, torch.from_numpy(micro.targets_A)[:, None])[:, 0]
         limits = self._config
         targets = Targets.of(micro)
-        loss, stats = LOSSES[limits.loss](
+        loss, stats = policy_loss(
             logprobs_A, targets, clip_low=limits.clip_low, clip_high=limits.clip_high, max_weight=limits.max_weight
         )
         loss.backward()

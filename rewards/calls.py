@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import chain, repeat
+
 from envs.truth import Reference, canonical, references
 from envs.types import CallOutcome, Json, Task, ToolCall, Trajectory
 from rewards.reward import Score
@@ -27,7 +29,8 @@ def calls(task: Task, trajectory: Trajectory) -> Score:
 def _made(reference: Reference, outcomes: tuple[CallOutcome, ...], known: set[str]) -> float:
     """How many of one user turn's calls were made. Adds the turn's successful calls to `known`."""
     needed = [_key(call) for call in reference.calls]
-    effects = [_key(*pair) for pair in zip(reference.calls, reference.results, strict=True)]
+    # Where results are not recorded (τ²-bench's), no earlier call can be known to have had them.
+    effects = [_key(*pair) for pair in zip(reference.calls, chain(reference.results, repeat(None)), strict=False)]
     count = 0
     wrong = ""  # the tool called first, and in vain, since the last call that counted
     for outcome in outcomes:

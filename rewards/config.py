@@ -8,6 +8,7 @@ from rewards.calls import calls
 from rewards.format import format, well_formed
 from rewards.matching import matching
 from rewards.penalty import errors, extra, given_up, idle, malformed
+from rewards.points import points
 from rewards.progress import progress, success
 from rewards.reward import Reward, Rubric
 from rewards.solve import solve, solve_f1, solve_lenient, solve_p, solve_precision, solve_r, solve_recall, solve_square
@@ -17,6 +18,7 @@ PARTS: dict[str, Reward] = {
     "well_formed": well_formed,
     "progress": progress,
     "success": success,
+    "points": points,
     "matching": matching,
     "calls": calls,
     "errors": errors,
@@ -39,7 +41,7 @@ def _defaults() -> dict[str, dict[str, float]]:
     # In this order, worst first: a malformed message, no call at all, giving up after an error or where in doubt, and
     # trying to the end. Whatever pays more than going on trying is what the policy settles for.
     trying = {"progress": 0.5, "calls": 0.5, "errors": -0.2, "given_up": -0.25, "idle": -0.3, "malformed": -0.3, "extra": -0.02}
-    return {"format": {"format": 0.5}, "progress": trying}
+    return {"format": {"format": 0.5}, "progress": trying, "points": {"points": 1.0}}
 
 
 @dataclass(frozen=True)

@@ -29,24 +29,31 @@ class Recording:
 def score_file(env_name: str, path: str) -> Iterator[dict[str, Json]]:
     """Score a file of JSON lines. ValueError names the file, the line and the remedy."""
     try:
-        lines = Path(path).read_text(encoding="utf-8").splitlines()
+        lines = Path(path).read_text(encoding="utf-8").split("\n")
     except (OSError, UnicodeError) as error:
         raise ValueError(f"{path}: cannot be read ({error}); give a text file with one JSON object per line") from error
     for number, line in enumerate(lines, start=1):
         if not line.strip():
             continue
         try:
-            yield score_line(env_name, line)
+            yield score_line(env_name, line, file=Path(path))
         except ValueError as error:
             raise ValueError(f"{path}, line {number}: {error}") from error
 
 
-def score_line(env_name: str, line: str) -> dict[str, Json]:
+def score_line(env_name: str, line: str, *, file: Path = Path()) -> dict[str, Json]:
     """Score one recorded episode under the default "progress" rubric; the form of `line` is SHAPE's.
 
-    A call may also be a text, such as "price(id='i52')".
+    A call may also be a text, such as "price(id='i52')". A line in the environment's own form is scored by the environment;
+    `file` is where it comes from.
     """
-    recording = _read(env_name, line)
+    data = _parsed(line)
+    own = environment(env_name).score
+    found = own(data, file) if own is not None and isinstance(data, dict) else None
+    return _replayed(env_name, _read(env_name, line, data)) if found is None else found
+
+
+def _replayed(env_name: str, recording: Recording) -> dict[str, Json]:
     task = recording.task
     rubric = rubrics(RewardsConfig())["progress"]
     trajectory = rubric(task, _play(environment(env_name).make(), task, recording))
@@ -67,11 +74,14 @@ def score_line(env_name: str, line: str) -> dict[str, Json]:
     }
 
 
-def _read(env_name: str, line: str) -> Recording:
+def _parsed(line: str) -> Json:
     try:
-        data = cast(Json, json.loads(line))
+        return cast(Json, json.loads(line))
     except (ValueError, RecursionError) as error:
         raise ValueError(f"not JSON ({error}); each line must be like {SHAPE}") from error
+
+
+def _read(env_name: str, line: str, data: Json) -> Recording:
     match data:
         case {"task_id": str(task_id), "turns": [*turns]} if all(isinstance(turn, list) for turn in turns):
             task = _task(env_name, task_id)

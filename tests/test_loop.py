@@ -22,6 +22,8 @@ from actors.scripted_engine import ScriptedEngine
 from cluster import phases
 from cluster.breakdown import parts
 from cluster.config import ClusterConfig, Config
+from cluster.experts import experts_of, following, write
+from cluster.experts import play as played
 from cluster.gang import Gang
 from cluster.keeper import Keeper, Stopped
 from cluster.ledger import Ledger
@@ -34,10 +36,11 @@ from curriculum.config import CurriculumConfig, StageConfig, ValidationConfig
 from curriculum.coordinator import Coordinator
 from envs.config import EnvsConfig, rules
 from envs.environment import environment
-from envs.types import Assignment, Stop
+from envs.types import Assignment, Message, Stop
 from learner import checkpoint
 from learner.buffer import Buffer
 from learner.config import LearnerConfig
+from learner.credits import Credits
 from learner.deepspeed_learner import DeepSpeedLearner, LearnerPlace
 from learner.learner import Learner
 from learner.publish import read as read_weights
@@ -71,8 +74,10 @@ class Policy:
     def __call__(self, tokens: Sequence[int], session: str) -> Sequence[int]:
         turn = self.turns[session]
         self.turns[session] += 1
-        assignment = self.issued[int(session.split("-")[0])]
-        moves = environment("shop").oracle(assignment.task)
+        id, number = map(int, session.split("-"))
+        assignment = self.issued[id]
+        begun = assignment.depths[number % len(assignment.depths)] if assignment.depths else len(assignment.start)
+        moves = environment("shop").oracle(assignment.task)[begun:]
         draw = random.Random(zlib.crc32(f"{session}/{turn}".encode())).random()
         action = self.renderer.act(moves[min(turn, len(moves) - 1)])
         return action if draw < self.skill else (*self.renderer.encode("no"), self.renderer.eos)
@@ -140,7 +145,8 @@ def build(
     renderer = Renderer(byte_folder)
     policy = Policy(renderer, skill=skill)
     pool = tasks(config, "train", most=30)
-    curriculum = Registered(config.curriculum, env="shop", tasks=pool, oracle=environment("shop").oracle, seed=config.seed)
+    oracle, experts = environment("shop").oracle, experts_of(config, pool)
+    curriculum = Registered(config.curriculum, env="shop", tasks=pool, oracle=oracle, seed=config.seed, experts=experts)
     curriculum.issued = policy.issued
     scripted = ScriptedEngine(policy)
     engine = Broken(scripted, broken) if broken else scripted
@@ -155,7 +161,8 @@ def build(
     )
     learner = learner or TinyLearner(258, 0.01, seed=config.seed, folder=str(folder / "weights"))
     limits = config.learner
-    buffer = Buffer(groups_per_batch=limits.groups_per_batch, max_lag=limits.max_lag, max_refills=limits.max_refills)
+    size, teaches = limits.groups_per_batch, Credits(limits.credit, limits.solutions).teaches
+    buffer = Buffer(groups_per_batch=size, max_lag=limits.max_lag, max_refills=limits.max_refills, teaches=teaches)
     system = System(config, curriculum, (make(), make()), engines, learner, buffer)
     telemetry = Telemetry(folder, QUIET, total_steps=limits.num_steps)
     return system, Keeper(system, folder, telemetry, validation=())
@@ -300,3 +307,36 @@ async def test_stopping_leaves_a_checkpoint_to_go_on_from(tmp_path: Path, byte_f
     await keeper.restore(found.path)
     assert keeper.step == 3 and system.buffer.version == 3
     assert Ledger(tmp_path / "ledger.jsonl").counts.is_balanced
+
+
+def recorded(path: Path, *, num_tasks: int) -> None:
+    """References of level 2; the first one's answers are others than the environment gives."""
+    shop = environment("shop")
+    pool = shop.taskset("train", "2")[:num_tasks]
+    found = [played(task, following(shop.oracle(task)), id=f"expert-{n}", most=9) for n, task in enumerate(pool)]
+    turn = found[0].turns[0]
+    other = replace(turn, observation=replace(turn.observation, messages=(Message("tool", '{"id":"i0"}'),)))
+    found[0] = replace(found[0], turns=(other, *found[0].turns[1:]))
+    write(path, list(zip(pool, found, strict=True)), split="train")
+
+
+@pytest.mark.parametrize("max_lag", [0, 2])
+async def test_cloning_then_eef_then_reinforcement_in_one_run(tmp_path: Path, byte_folder: str, max_lag: int) -> None:
+    recorded(tmp_path / "experts.parquet", num_tasks=4)
+    clone = StageConfig("clone", {"2": 1.0}, experts="whole", group_size=1, credit="success", max_steps=2)
+    eef = replace(clone, name="eef", experts="states", num_states=2, group_size=2, credit="eef")
+    rl = StageConfig("rl", {"2": 1.0}, midway=0.5, backward=True, group_size=4)
+    whole = config(num_steps=6, max_lag=max_lag)
+    stages = CurriculumConfig([clone, eef, rl], ValidationConfig(2, 2), str(tmp_path / "experts.parquet"))
+    system = await play(tmp_path, byte_folder, replace(whole, curriculum=stages))
+    assert system.buffer.version == 6 and Ledger(tmp_path / "ledger.jsonl").counts.is_balanced
+    rows = read(tmp_path, split="train").to_pylist()
+    clones, simulated, own = ([row for row in rows if row["stage"] == name] for name in ("clone", "eef", "rl"))
+    assert {author for row in clones for author in row["authors"]} == {"expert"}
+    begun = Counter(row["authors"].count("expert") for row in simulated)
+    assert set(begun) >= {0, 2} and own  # from the beginning, and from states of the expert's
+    # The expert whose answers changed is left out, told once a group, and never stops the run.
+    lost = {row["fault"] for row in rows if row["stop"] == "fault"}
+    assert len(lost) == 1 and "expert expert-0 of task shop/train/2/0 does not replay" in lost.pop()
+    told = await system.curriculum.status()
+    assert told.stage == "rl"

@@ -10,6 +10,7 @@ import yaml
 from cluster import cli
 from cluster.config import Config, dump
 from cluster.metrics import MetricsFile, StepReport
+from cluster.simulations import Simulations, sampled, simulations
 from cluster.store import Store
 from envs.augmentation import load_rules
 from envs.environment import environment
@@ -91,3 +92,31 @@ def test_an_endpoint_that_is_down_and_a_folder_without_a_run_are_told(run: Path,
     for command in ("augment", "curriculum"):
         assert cli.main([command, str(run / "none")]) == 2
         assert "name the folder of a run" in capsys.readouterr().err
+
+
+def simulated(number: int, at: int, won: Sequence[bool]) -> Group:
+    """One simulation from each state of an expert, two of its actions apart."""
+    task, found = TASKS[at], list[Trajectory]()
+    for n, success in enumerate(won):
+        first = episode(f"{number}-{n}", task, SHOP.oracle(task)).turns[0]
+        expert = Turn((1,), (2,), (0.0,), (), first.message, first.observation, Author.EXPERT)
+        found.append(Trajectory(f"{number}-{n}", task.id, (*[expert] * (2 * n), first), Stop.DONE, success=success))
+    return Group(Assignment(number, task, "eef", 0.0, "progress", len(won)), tuple(found))
+
+
+def test_simulations_are_counted_by_their_state_and_tasks_by_what_solved_them(
+    run: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert simulations(run) == Simulations((), 0, 0, 0)
+    before = sampled(run)
+    store = Store(run)
+    for number, (at, won) in enumerate([(3, (False, True, True)), (4, (True, True, False)), (5, (False, False, False))], 10):
+        store.put(simulated(number, at, won), split="train", step=9)
+    store.put(simulated(13, 3, (False, False, True)), split="train", step=10)
+    store.put(simulated(14, 6, (False, True)), split="train", step=10)
+    found = simulations(run)
+    assert found == Simulations(((5, 1), (5, 3), (4, 2)), 4, 1, 2) and found.share_through_states == 0.5
+    assert sampled(run) == (before[0] + 14, before[1] + 14)  # an expert's tokens were not sampled
+    assert cli.main(["curriculum", str(run)]) == 0
+    told = capsys.readouterr().out
+    assert "20% of 5, 60% of 5, 50% of 4" in told and "solved from the beginning 1, only from later states 2 (50%)" in told

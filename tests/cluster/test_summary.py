@@ -7,7 +7,8 @@ from envs.types import Assignment, Author, Group, Message, Observation, Stop, Tr
 
 def group(number: int, *, start: tuple[Message, ...], successes: list[bool]) -> Group:
     task = environment("shop").taskset("train", "1")[0]
-    trajectories = tuple(Trajectory(str(k), task.id, (), Stop.DONE, success=won) for k, won in enumerate(successes))
+    turns = tuple(Turn((), (), (), (), message, Observation(()), Author.EXPERT) for message in start)
+    trajectories = tuple(Trajectory(str(k), task.id, turns, Stop.DONE, success=won) for k, won in enumerate(successes))
     return Group(Assignment(number, task, "easy", 0.0, "progress", len(successes), start=start), trajectories)
 
 

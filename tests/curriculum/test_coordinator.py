@@ -1,5 +1,6 @@
 import random
 from dataclasses import replace
+from itertools import pairwise
 
 import pytest
 from hypothesis import given, settings
@@ -7,6 +8,7 @@ from hypothesis import strategies as st
 
 from curriculum.config import CurriculumConfig, GateConfig, StageConfig
 from curriculum.coordinator import Coordinator, Kind, assignment_seed
+from curriculum.experts import Expert, Experts, depths
 from curriculum.gate import StepFacts
 from envs.types import Assignment, Group, Message, Observation, Stop, Task, ToolCall, Trajectory, Turn
 
@@ -214,3 +216,100 @@ async def test_what_cannot_be_is_refused():
     renamed = CurriculumConfig([StageConfig("other", {"1": 1.0})])
     with pytest.raises(ValueError, match="stage 'syntax'; there are: other"):
         await coordinator(renamed).restore(await one.state())
+
+
+def expert(task_id: str, *, num: int = 7, success: bool = False, name: str = "e") -> Expert:
+    messages = tuple(Message("assistant", f"{name}{at}") for at in range(num))
+    return Expert(f"{name}/{task_id}", task_id, messages, tuple((Message("tool", f"{at}"),) for at in range(num)), success)
+
+
+def with_experts(stage: StageConfig, *experts: Expert) -> Coordinator:
+    found = Experts({task.id: [one for one in experts if one.task_id == task.id] for pool in TASKS.values() for task in pool})
+    config = CurriculumConfig([stage], experts="experts.parquet")
+    return Coordinator(config, env="shop", tasks=TASKS, oracle=oracle, seed=7, experts=found)
+
+
+@given(st.integers(0, 200), st.integers(0, 12))
+def test_states_lie_at_one_interval_and_leave_an_action(num_actions: int, num_states: int):
+    found = depths(num_actions, num_states)
+    assert found[0] == 0 and len(found) <= num_states + 1
+    assert len({after - before for before, after in pairwise(found)}) <= 1
+    assert found[-1] < max(num_actions, 1)
+    if num_actions > num_states:  # no stretch is longer than need be
+        interval = found[1] if len(found) > 1 else num_actions
+        assert num_actions - found[-1] <= interval and (interval - 1) * (num_states + 1) < num_actions
+
+
+async def test_simulations_begin_at_the_beginning_and_at_states_of_an_expert():
+    stage = StageConfig("eef", {"1": 1.0}, experts="states", num_states=3, group_size=2, credit="eef")
+    one = with_experts(stage, expert("1-3"))
+    handed = await one.next()
+    assert (handed.task.id, handed.expert, handed.credit) == ("1-3", "e/1-3", "eef")
+    assert handed.depths == (0, 2, 4, 6) and handed.group_size == 8
+    assert [message.content for message in handed.start] == ["e0", "e1", "e2", "e3", "e4", "e5"]
+    assert [answer[0].content for answer in handed.expected] == ["0", "1", "2", "3", "4", "5"]
+    assert "from 4 states on the way of expert e/1-3" in handed.reason
+
+
+async def test_of_simulations_those_from_the_beginning_alone_say_what_is_solved():
+    one = with_experts(StageConfig("eef", {"1": 1.0}, experts="states", num_states=1, group_size=1), expert("1-3"))
+    handed = await one.next()
+    failed, won = (Trajectory(f"0-{n}", "1-3", (), Stop.DONE, success=bool(n)) for n in range(2))
+    await one.observe(Group(handed, (failed, won)))
+    await one.advance(StepFacts(1, "eef", 1.0))
+    status = await one.status()
+    assert (status.tried, status.solved) == (1, 0)
+
+
+async def test_an_expert_to_be_imitated_whole_has_succeeded_and_is_no_evidence():
+    stage = StageConfig("clone", {"1": 1.0}, experts="whole", group_size=1, credit="success")
+    one = with_experts(stage, expert("1-3", name="bad"), expert("1-3", success=True), expert("1-4"))
+    handed = [await one.next() for _ in range(4)]
+    assert {(a.task.id, a.expert, len(a.start), a.group_size) for a in handed} == {("1-3", "e/1-3", 7, 1)}
+    await one.observe(Group(handed[0], (Trajectory("0-0", "1-3", (), Stop.DONE, success=True),)))
+    await one.advance(StepFacts(1, "clone", 1.0))
+    assert (await one.status()).tried == 0
+    with pytest.raises(ValueError, match="wants successful experts for level '1'.*tiltyard experts"):
+        with_experts(stage, expert("1-4"))
+
+
+async def test_an_expert_that_does_not_replay_is_not_handed_out_again():
+    one = with_experts(StageConfig("eef", {"1": 1.0}, experts="states", num_states=1, group_size=1), expert("1-3"))
+    first = await one.next()
+    faulted = Trajectory("0-1", "1-3", (), Stop.FAULT, fault="does not replay")
+    await one.observe(Group(first, (Trajectory("0-0", "1-3", (), Stop.DONE, success=True), faulted)))
+    assert (await one.next()).expert == "e/1-3"  # nothing is known before the step is done
+    await one.advance(StepFacts(1, "eef", 1.0))
+    again = with_experts(StageConfig("eef", {"1": 1.0}, experts="states", num_states=1, group_size=1), expert("1-3"))
+    await again.restore(await one.state())
+    later = await again.next()
+    assert (later.expert, later.start, later.depths, later.group_size) == ("", (), (), 1)
+    assert (await again.status()).solved == 1  # what was played from the beginning counts
+
+
+async def test_a_task_without_its_expert_is_passed_over_while_others_have_theirs():
+    one = with_experts(StageConfig("eef", {"1": 1.0}, experts="states"), expert("1-3"), expert("1-4"))
+    first = await one.next()
+    await one.observe(Group(first, (Trajectory("0-0", first.task.id, (), Stop.FAULT, fault="does not replay"),)))
+    await one.advance(StepFacts(1, "eef", 1.0))
+    assert first.task.id not in {(await one.next()).task.id for _ in range(4)}
+
+
+async def test_backward_begins_close_to_the_end_and_moves_away_as_that_is_solved():
+    stage = StageConfig("back", {"2": 1.0}, midway=1.0, backward=True, group_size=4)
+    one, lengths = coordinator(CurriculumConfig([stage])), []
+    for step, solved in enumerate([4, 0, 2, 4, 4, 4], start=1):
+        handed = await one.next()
+        lengths.append(6 - len(handed.start))
+        await one.observe(played(handed, solved))
+        await one.advance(StepFacts(step, "back", 1.0))
+    # Two of six messages left at first; one more each time that half the group solved what was left; then all of them.
+    assert lengths == [2, 3, 3, 4, 5, 6]
+    assert (await one.next()).start == ()
+
+
+async def test_backward_goes_a_successful_experts_way_where_there_is_one():
+    stage = StageConfig("back", {"1": 1.0}, midway=1.0, backward=True)
+    one = with_experts(stage, expert("1-0", name="bad"), expert("1-0", success=True))
+    handed = next(a for a in [await one.next() for _ in range(6)] if a.task.id == "1-0")
+    assert handed.expert == "e/1-0" and len(handed.start) == len(handed.expected) == 5 and handed.depths == ()

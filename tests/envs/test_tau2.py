@@ -14,6 +14,7 @@ from envs import environment as registry
 from envs.environment import environment
 from envs.tau2.telecom import LEVELS, Telecom, _tasks, oracle, taskset
 from envs.types import Message, Stop, Task, ToolCall, Trajectory, Turn
+from rewards.config import RewardsConfig, rubrics
 from rewards.user_turns import verdict
 
 SPLITS = ("train", "validation", "test")
@@ -73,6 +74,12 @@ def test_the_reference_solves_every_test_task_for_us_and_for_the_package():
         for task in taskset("test", level):
             trajectory = played(task, list(oracle(task)))
             assert verdict(task, trajectory) == "" and official(task, trajectory) == 1.0, task.id
+
+
+def test_the_rubric_of_a_run_pays_the_reference_in_full():
+    task = taskset("test", "service_issue")[0]
+    trajectory = rubrics(RewardsConfig())["progress"](task, played(task, list(oracle(task))))
+    assert trajectory.success and trajectory.parts["progress"] == trajectory.parts["calls"] == 1.0
 
 
 def test_verdicts_equal_the_packages_where_actions_are_left_out_or_wrong():

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from envs.types import Assignment, Group, Message, Observation, Span, Stop, Task, Trajectory, Turn
 from learner.buffer import Buffer, Verdict
+from learner.credits import Credits
 
 TASK = Task("t", "shop", "1", (), (), {}, ())
 ASSIGNMENT = Assignment(0, TASK, "s", 0.0, "progress", 2)
@@ -54,7 +55,7 @@ async def test_a_group_without_signal_is_refilled() -> None:
 
 
 async def test_where_the_baseline_is_the_batchs_a_group_of_equal_rewards_is_taken_too() -> None:
-    buffer = Buffer(groups_per_batch=1, max_lag=0, max_refills=9, takes_all=True)
+    buffer = Buffer(groups_per_batch=1, max_lag=0, max_refills=9, teaches=Credits("reward").teaches)
     await admitted(buffer)
     assert await buffer.put(group(0, 0, (1.0, 1.0))) is Verdict.ACCEPTED
 

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from envs.types import Assignment, Author, Group, Message, Observation, Signals, Span, Stop, Task, Trajectory, Turn
-from learner.credit import CREDITS, grpo, mean, rloo, success, tree
+from learner.credit import CREDITS, grpo, mean, rloo, tree
 from learner.credit import turns as by_turns
 
 
@@ -67,10 +67,6 @@ def test_no_signal_is_exactly_zero(name: str, rewards: tuple[float, ...]):
 
 def test_a_group_of_faults_has_no_credit():
     assert grpo(group(0.0, 1.0, faults=(0, 1))) == ((), ())
-
-
-def test_success_keeps_successes_alone():
-    assert success(group(1.0, 0.5, 1.0, faults=(2,), num_turns=2)) == ((1.0, 1.0), (), ())
 
 
 def test_a_reward_that_is_no_number_is_refused():

@@ -21,7 +21,7 @@ from learner.batch import Microbatch
 from learner.config import LearnerConfig
 from learner.deepspeed_learner import DeepSpeedLearner, LearnerPlace
 from learner.forward import action_logprobs
-from learner.loss import LOSSES, Targets
+from learner.loss import Targets, policy_loss
 from learner.publish import read
 from learner.weights import Weights
 
@@ -149,7 +149,7 @@ def reference(folder: Path, num_steps: int) -> tuple[dict[str, torch.Tensor], fl
         for micro in batch(step):
             model.zero_grad()
             logprobs_A, _ = action_logprobs(model, micro)
-            loss, _ = LOSSES["clipped"](logprobs_A, Targets.of(micro), clip_low=0.2, clip_high=0.28, max_weight=2.0)
+            loss, _ = policy_loss(logprobs_A, Targets.of(micro), clip_low=0.2, clip_high=0.28, max_weight=2.0)
             loss.backward()
             for master, parameter in zip(masters, model.parameters(), strict=True):
                 master.grad += parameter.grad.float()

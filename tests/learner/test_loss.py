@@ -5,8 +5,8 @@ import math
 import pytest
 import torch
 
-from learner.config import LOSS_NAMES, LearnerConfig
-from learner.loss import LOSSES, Targets, kl_penalty, means, nll_loss, policy_loss
+from learner.config import LearnerConfig
+from learner.loss import Targets, kl_penalty, means, policy_loss
 
 LIMITS = {"clip_low": 0.2, "clip_high": 0.28, "max_weight": 2.0}
 
@@ -18,7 +18,8 @@ def run(ratios: list[float], advantages: list[float], weights: list[float]) -> R
     """Loss, gradient by log-probability and stats, where the engine's log-probabilities are all -1."""
     engine = torch.full((len(ratios),), -1.0)
     logprobs = (engine + torch.tensor(ratios).log()).requires_grad_()
-    loss, stats = policy_loss(logprobs, Targets(engine, torch.tensor(advantages), torch.tensor(weights)), **LIMITS)
+    none = torch.zeros(len(ratios), dtype=torch.bool)
+    loss, stats = policy_loss(logprobs, Targets(engine, torch.tensor(advantages), torch.tensor(weights), none), **LIMITS)
     (gradient,) = torch.autograd.grad(loss, logprobs)
     return float(loss.detach()), gradient.tolist(), stats
 
@@ -71,12 +72,15 @@ def test_no_action_is_a_zero_that_can_be_differentiated():
     assert loss == 0 and gradient == [] and set(stats.values()) == {0.0}
 
 
-def test_nll_hand_value():
-    logprobs = torch.tensor([-1.0, -3.0], requires_grad=True)
-    loss, _ = nll_loss(logprobs, Targets(torch.zeros(2), torch.tensor([1.0, 0.0]), torch.tensor([0.5, 0.5])), **LIMITS)
+def test_what_is_imitated_is_fitted_beside_what_is_reinforced():
+    logprobs = torch.tensor([-1.0, -300.0, -1.0], requires_grad=True)
+    imitated = torch.tensor([True, True, False])
+    targets = Targets(torch.tensor([0.0, 0.0, -1.0]), torch.tensor([1.0, 1.0, -2.0]), torch.tensor([0.5, 0.25, 0.25]), imitated)
+    loss, stats = policy_loss(logprobs, targets, **LIMITS)
     loss.backward()
-    assert float(loss.detach()) == 0.5
-    assert logprobs.grad is not None and logprobs.grad.tolist() == [-0.5, 0.0]
+    assert float(loss.detach()) == 0.5 + 0.25 * 300 + 0.25 * 2  # -w log p twice, then -w r A with a ratio of 1
+    assert logprobs.grad is not None and logprobs.grad.tolist() == [-0.5, -0.25, 0.5]
+    assert stats["learner/logprob_gap"] == stats["learner/kl_engine"] == stats["learner/clip_fraction"] == 0
 
 
 def test_kl_is_zero_at_the_reference_and_its_mean_is_the_divergence():
@@ -84,10 +88,6 @@ def test_kl_is_zero_at_the_reference_and_its_mean_is_the_divergence():
     assert float(kl_penalty(policy, policy, torch.ones(3))) == 0
     exact = float((policy.exp() * (policy - reference)).sum())
     assert float(kl_penalty(policy, reference, policy.exp())) == pytest.approx(exact, rel=1e-5)
-
-
-def test_the_config_knows_the_losses():
-    assert set(LOSS_NAMES) == set(LOSSES)
 
 
 @pytest.mark.parametrize(
@@ -101,7 +101,7 @@ def test_the_config_knows_the_losses():
         ("dtype", "float16"),
         ("credit", "gae"),
         ("aggregation", "mean"),
-        ("loss", "nll"),
+        ("solutions", "longest"),
         ("betas", [0.9]),
         ("clip_low", 1.0),
         ("max_weight", 1.1),

@@ -70,7 +70,7 @@ def test_the_reference_calls_earn_everything():
     assert trajectory.success and trajectory.reward == 1.0 and trajectory.turn_rewards == (1.0, 1.0)
     assert trajectory.parts == {
         "format": 2.0, "well_formed": 1.0, "progress": 1.0, "success": 1.0, "matching": 3.0, "calls": 1.0,
-        "errors": 0, "given_up": 0, "idle": 0, "malformed": 0, "extra": 0,
+        "points": 0.0, "errors": 0, "given_up": 0, "idle": 0, "malformed": 0, "extra": 0,
         "solve_p": 1.0, "solve_r": 1.0, "solve_f1": 1.0,
         # Three calls of one each, an answer too early, one at the end.
         **dict.fromkeys(("solve", "solve_lenient", "solve_recall", "solve_precision", "solve_square"), (3 + 0 + 0.5) / 5),

@@ -1,0 +1,203 @@
+"""A catalogue: WebShop's product files, read from a folder and cleaned as WebShop cleans them."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import random
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import cast
+
+from envs.types import Json
+
+SHIPPED = Path(__file__).parent / "catalogue.json"  # products and instructions of our own making, in one file
+PRODUCTS = ("products_1000.json", "items_shuffle_1000.json", "items_shuffle.json")  # the first that is there
+INSTRUCTIONS = ("instructions_1000.json", "items_ins_v2_1000.json", "items_ins_v2.json")
+HUMAN = "items_human_ins.json"
+USUAL = "6c07ceaa58083dd9f78abb504c9552eb95a7b450d74e7fda9a6dc242d1907ed2"  # SHA-256 of the usual 1,000 products
+REMEDY = "docs/webshop.md says where to get the data and what its form is"
+MAX_ASIN = 10  # longer ones are no products
+DEFAULT_PRICE = 100.0
+
+
+@dataclass(frozen=True, slots=True)
+class Instruction:
+    """What somebody wants. A synthetic one has no options: each combination that the product has makes a goal of it."""
+
+    text: str
+    attributes: tuple[str, ...]
+    options: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Product:
+    asin: str
+    title: str
+    description: str
+    bullets: tuple[str, ...]
+    query: str  # what it was found by
+    product_category: str  # from wide to narrow, with a "›" between
+    options: Mapping[str, tuple[str, ...]]
+    attributes: tuple[str, ...]
+    prices: tuple[float, ...]  # one, or the lowest and the highest
+    rating: str
+    reviews: tuple[str, ...]
+    synthetic: Instruction | None
+    human: tuple[Instruction, ...]
+
+    @property
+    def price_tag(self) -> str:
+        return " to ".join(f"${price}" for price in self.prices)
+
+    @property
+    def price(self) -> float:
+        """What it costs: where a range is shown, a price in it, always the same."""
+        return self.prices[0] if len(self.prices) == 1 else random.Random(f"{self.asin}/price").uniform(*self.prices)
+
+    @property
+    def texts(self) -> tuple[str, str, str]:
+        """Where an attribute may stand that is not listed as one."""
+        return self.title.lower(), " ".join(self.bullets).lower(), self.description.lower()
+
+
+@dataclass(frozen=True, slots=True)
+class Catalogue:
+    """`about` says which products these are."""
+
+    products: Mapping[str, Product]
+    about: str
+
+
+@cache
+def catalogue(folder: str) -> Catalogue:
+    """The products in that folder; our own where it is "". Raises ValueError with the file, what is wrong and the remedy."""
+    if not folder:
+        both = _object(SHIPPED)
+        products = _products(SHIPPED, both["products"], told=cast(dict[str, Json], both["instructions"]), human={})
+        return Catalogue(products, f"{len(products)} invented products")
+    path = _first(folder, PRODUCTS)
+    raw, told = _read(path), _object(_first(folder, INSTRUCTIONS))
+    human = Path(folder) / HUMAN
+    products = _products(path, raw, told=told, human=_object(human) if human.is_file() else {})
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    name = "WebShop's usual 1,000 products" if digest == USUAL else f"{len(products)} products, SHA-256 {digest}"
+    return Catalogue(products, f"{path}: {name}")
+
+
+def _first(folder: str, names: Sequence[str]) -> Path:
+    for name in names:
+        if (path := Path(folder) / name).is_file():
+            return path
+    raise ValueError(f"{folder}: there is no {' or '.join(names)}; {REMEDY}")
+
+
+def _read(path: Path) -> Json:
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise ValueError(f"{path}: no JSON, or cut off ({error}); get the file again: {REMEDY}") from error
+
+
+def _object(path: Path) -> dict[str, Json]:
+    value = _read(path)
+    if not isinstance(value, dict):
+        raise ValueError(f"{path}: it holds no JSON object; {REMEDY}")
+    return value
+
+
+def _products(path: Path, raw: Json, *, told: Mapping[str, Json], human: Mapping[str, Json]) -> dict[str, Product]:
+    """The first of each asin, in the file's order."""
+    if not isinstance(raw, list) or not raw:
+        raise ValueError(f"{path}: it holds no list of products; {REMEDY}")
+    products: dict[str, Product] = {}
+    for number, one in enumerate(raw, start=1):
+        try:
+            fields = cast(dict[str, Json], _kind(one, dict, "it"))
+            asin = _text(fields, "asin")
+            if asin != "nan" and len(asin) <= MAX_ASIN and asin not in products:
+                known = cast(dict[str, Json], _kind(told.get(asin, {}), dict, "its entry among the instructions"))
+                people = human.get(asin, fields.get("instructions", []))
+                products[asin] = _product(fields, known, people=people)
+        except ValueError as error:
+            raise ValueError(f"{path}, product {number}: {error}; {REMEDY}") from error
+    return products
+
+
+def _product(fields: Mapping[str, Json], told: Mapping[str, Json], *, people: Json) -> Product:
+    bullets = fields.get("small_description") or []
+    return Product(
+        asin=_text(fields, "asin"),
+        title=_text(fields, "name"),
+        description=str(fields.get("full_description") or ""),
+        bullets=tuple(map(str, bullets)) if isinstance(bullets, list) else (str(bullets),),
+        query=_text(fields, "query").lower().strip(),
+        product_category=_text(fields, "product_category"),
+        options=_options(fields.get("customization_options") or {}),
+        attributes=_texts(told.get("attributes", [])),
+        prices=_prices(fields),
+        rating=str(fields.get("Rating", "N.A.")),
+        reviews=tuple(map(_review, cast(list[Json], _kind(fields.get("Reviews", []), list, "'Reviews'")))),
+        synthetic=_synthetic(told),
+        human=tuple(map(_human, cast(list[Json], _kind(people, list, "the list of instructions")))),
+    )
+
+
+def _prices(fields: Mapping[str, Json]) -> tuple[float, ...]:
+    """From "$19.99$27.99", or from the list that a cleaned file has of it; an empty one means $100."""
+    if "pricing" not in fields:
+        raise ValueError("'pricing' is missing")
+    match fields["pricing"]:
+        case None | "" | []:
+            return (DEFAULT_PRICE,)
+        case str(text) if found := re.findall(r"\$\s*(\d[\d,]*\.?\d*)", text):
+            return tuple(float(number.replace(",", "")) for number in found[:2])
+        case [*numbers] if all(isinstance(number, int | float) and not isinstance(number, bool) for number in numbers):
+            return tuple(map(float, cast(list[float], numbers[:2])))
+        case other:
+            raise ValueError(f"'pricing' is {str(other)[:50]!r}, which is no price")
+
+
+def _options(raw: Json) -> dict[str, tuple[str, ...]]:
+    options: dict[str, tuple[str, ...]] = {}
+    for name, values in cast(dict[str, Json], _kind(raw, dict, "'customization_options'")).items():
+        if values is not None:
+            each = [cast(dict[str, Json], _kind(one, dict, "an option")) for one in cast(list[Json], _kind(values, list, name))]
+            options[name.lower()] = tuple(_text(one, "value").strip().replace("/", " | ").lower() for one in each)
+    return options
+
+
+def _synthetic(told: Mapping[str, Json]) -> Instruction | None:
+    text, attributes = told.get("instruction"), _texts(told.get("instruction_attributes") or [])
+    return Instruction(text, attributes) if isinstance(text, str) and attributes else None
+
+
+def _human(raw: Json) -> Instruction:
+    fields = cast(dict[str, Json], _kind(raw, dict, "an instruction"))
+    wanted = _texts(fields.get("instruction_attributes", [])), _texts(fields.get("instruction_options", []))
+    return Instruction(_text(fields, "instruction").strip("."), *wanted)
+
+
+def _review(raw: Json) -> str:
+    """Title, stars and text, under the names of either of the forms that files have."""
+    review = cast(dict[str, Json], _kind(raw, dict, "a review"))
+    stars, body = review.get("score", review.get("stars", "")), review.get("body", review.get("review", ""))
+    return f'"{review.get("title", "")}" {stars} {body}'.strip()
+
+
+def _text(fields: Mapping[str, Json], key: str) -> str:
+    return str(_kind(fields.get(key), str, f"{key!r}"))
+
+
+def _texts(value: Json) -> tuple[str, ...]:
+    return tuple(map(str, cast(list[Json], _kind(value, list, "attributes or options"))))
+
+
+def _kind(value: Json, kind: type, what: str) -> Json:
+    if not isinstance(value, kind):
+        words = {dict: "object", list: "list", str: "text"}
+        raise ValueError(f"{what} is missing, or no {words[kind]}")
+    return value

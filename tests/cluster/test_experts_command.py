@@ -1,0 +1,182 @@
+"""`tiltyard experts` from every source, and files that are no experts."""
+
+import json
+import re
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from cluster.cli import main
+from cluster.config import Config, ConfigError
+from cluster.experts import experts_of, read
+from cluster.preflight import check_levels
+from cluster.store import SCHEMA
+from curriculum.config import CurriculumConfig, StageConfig
+from envs.agent import spoken
+from envs.environment import environment
+
+SHOP = environment("shop")
+POOL = SHOP.taskset("train", "2")[:20]
+
+
+def experts(out: Path, *arguments: str) -> int:
+    return main(["experts", "shop", "--levels", "2", "--most", "20", "--out", str(out), *arguments])
+
+
+def test_references_are_recorded_with_what_they_were_answered(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = tmp_path / "a" / "experts.parquet"
+    assert experts(out) == 0
+    assert "20 trajectories, 20 of them solve their task" in capsys.readouterr().out
+    assert pq.read_schema(out).equals(SCHEMA)
+    found = list(read(out))
+    assert [one.task_id for one in found] == [task.id for task in POOL] and all(one.success for one in found)
+    env = SHOP.make()
+    for task, one in zip(POOL, found, strict=True):
+        env.reset(task)
+        assert list(one.messages) == list(SHOP.oracle(task))
+        assert [env.step(message).messages for message in one.messages] == list(one.answers)
+
+
+def test_a_share_is_made_worse_from_the_seed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    first, second, third = (tmp_path / f"{n}.parquet" for n in range(3))
+    assert experts(first, "--degraded", "0.7") == experts(second, "--degraded", "0.7") == 0
+    assert experts(third, "--degraded", "0.7", "--seed", "1") == 0
+    assert list(read(first)) == list(read(second)) != list(read(third))
+    kinds = {one.id.split("/")[0] for one in read(first)}
+    assert kinds == {"reference", "detour", "early_stop", "wrong_argument", "wrong_branch"}
+    assert 0 < sum(one.success for one in read(first)) < 20
+    assert "wrong_branch" in capsys.readouterr().out
+
+
+def logged(path: Path, *, opening: bool, tagged: bool) -> None:
+    """The references as message logs, the calls in the API's fields or in the text."""
+    with path.open("w") as file:
+        for task in POOL:
+            messages = [*(task.messages if opening else ()), *SHOP.oracle(task)]
+            told = spoken(messages)
+            if tagged:
+                texts = [[{"name": call.name, "arguments": dict(call.arguments)} for call in one.calls] for one in messages]
+                written = ["".join(f"<tool_call>{json.dumps(call)}</tool_call>" for call in calls) for calls in texts]
+                told = [{"role": one.role, "content": text or one.content} for one, text in zip(messages, written, strict=True)]
+            file.write(json.dumps({"task_id": task.id, "messages": told}) + "\n")
+
+
+@pytest.mark.parametrize(("opening", "tagged"), [(False, False), (False, True), (True, False)])
+def test_logs_are_imported(tmp_path: Path, opening: bool, tagged: bool) -> None:
+    log, out = tmp_path / "log.jsonl", tmp_path / "experts.parquet"
+    logged(log, opening=opening, tagged=tagged)
+    assert experts(out, "--import", str(log), *(["--calls", "json"] if tagged else [])) == 0
+    assert sum(one.success for one in read(out)) == 20
+
+
+@pytest.mark.parametrize(
+    ("line", "words"),
+    [
+        ("{", "line 2: not JSON"),
+        ('{"task_id": "shop/train/9/0", "messages": []}', "line 2: no task is called 'shop/train/9/0'; there are 20"),
+        ('{"messages": 3}', "line 2: .* has not the form"),
+    ],
+)
+def test_a_broken_log_names_the_line(tmp_path: Path, line: str, words: str, capsys: pytest.CaptureFixture[str]) -> None:
+    log = tmp_path / "log.jsonl"
+    log.write_text(f"\n{line}\n")
+    assert experts(tmp_path / "out", "--import", str(log)) == 2
+    told = capsys.readouterr().err
+    assert str(log) in told and re.search(words, told)
+
+
+@contextmanager
+def acting() -> Iterator[str]:
+    """A server whose model plays the reference of the task it is asked about: known by its last user message."""
+    by_request = {task.messages[-1].content: task for task in reversed(POOL)}
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            asked = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+            opening = len(POOL[0].messages)
+            task = by_request[asked["messages"][opening - 1]["content"]]
+            done = sum(one["role"] == "assistant" for one in asked["messages"][opening:])
+            (message,) = spoken([SHOP.oracle(task)[done]])
+            choice = {"index": 0, "finish_reason": "stop", "message": message}
+            body = json.dumps({"id": "1", "object": "chat.completion", "created": 0, "model": "m", "choices": [choice]}).encode()
+            self.send_response(200)
+            self.send_header("Content-Type", "application/json")
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, *_: object) -> None: ...
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    try:
+        yield f"http://127.0.0.1:{server.server_port}/v1"
+    finally:
+        server.shutdown()
+        server.server_close()
+
+
+def test_a_model_plays_and_what_it_did_is_recorded(tmp_path: Path) -> None:
+    out = tmp_path / "experts.parquet"
+    with acting() as url:
+        assert experts(out, "--endpoint", url, "--model", "m", "--parallel", "4") == 0
+    assert sum(one.success for one in read(out)) >= 15  # the same request may stand in tasks with other catalogues
+
+
+def test_an_endpoint_that_does_not_answer_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert experts(tmp_path / "x", "--endpoint", "http://127.0.0.1:9/v1", "--model", "m", "--most", "1") == 1
+    assert "http://127.0.0.1:9/v1" in capsys.readouterr().err
+    assert experts(tmp_path / "x", "--endpoint", "http://127.0.0.1:9/v1") == 2
+    assert "--model" in capsys.readouterr().err
+
+
+def with_file(path: Path) -> Config:
+    stage = StageConfig("eef", {"2": 1.0}, experts="states", credit="eef")
+    return Config(curriculum=CurriculumConfig([stage], experts=str(path)))
+
+
+def test_a_broken_file_is_refused_before_anything_starts(tmp_path: Path) -> None:
+    good = tmp_path / "good.parquet"
+    experts(good)
+    check_levels(with_file(good))
+    whole = pq.read_table(good)
+    cases = {
+        "absent": (lambda path: None, "cannot be read as experts"),
+        "text": (lambda path: path.write_text("hello"), "cannot be read as experts"),
+        "cut": (lambda path: path.write_bytes(good.read_bytes()[:-100]), "cannot be read as experts"),
+        "columns": (lambda path: pq.write_table(whole.drop_columns(["messages"]), path), "'?messages'?"),
+        "json": (
+            lambda path: pq.write_table(whole.set_column(25, SCHEMA.field("messages"), pa.array(["["] * 20)), path),
+            "row 1: .*make it anew with tiltyard experts",
+        ),
+        "turns": (
+            lambda path: pq.write_table(whole.set_column(25, SCHEMA.field("messages"), pa.array(["[]"] * 20)), path),
+            "row 1: .*0 of . messages",
+        ),
+        "others": (
+            lambda path: pq.write_table(whole.set_column(2, SCHEMA.field("task_id"), pa.array(["x"] * 20)), path),
+            "none is a training task of shop",
+        ),
+    }
+    assert SCHEMA.names[25] == "messages" and SCHEMA.names[2] == "task_id"
+    for name, (spoil, words) in cases.items():
+        spoil(tmp_path / name)
+        with pytest.raises(ConfigError, match=words) as error:
+            check_levels(with_file(tmp_path / name))
+        assert str(tmp_path / name) in str(error.value) and "tiltyard experts" in str(error.value)
+
+
+def test_tasks_of_other_sets_are_passed_over(tmp_path: Path) -> None:
+    out = tmp_path / "experts.parquet"
+    experts(out)
+    config = with_file(out)
+    found = experts_of(config, {"2": POOL[:3]})
+    assert set(found.of) == {task.id for task in POOL[:3]}
+    assert experts_of(replace(config, curriculum=CurriculumConfig()), {"2": POOL}).of == {}
