@@ -1,12 +1,16 @@
 # The two commands that matter: `make train` and `make test`. Both set up .venv first; a second call costs nothing.
 PYTHON ?= python3.11
 SET ?= cpu
-CONFIG ?= deploy/experiments/shop.yaml
+CONFIG ?= deploy/experiments/constructed.yaml
 STAMP := .venv/.ready-$(SET)
+ENVIRONMENTS := $(if $(findstring experiments/constructed.yaml,$(CONFIG)),runs/environments/manifest.json)
 
 .PHONY: train test unit check bfcl-parity webshop-parity compare bench bench-env bench-scale bench-train bench-trl lock clean
-train: $(STAMP)
+train: $(STAMP) $(ENVIRONMENTS)
 	.venv/bin/tiltyard train $(CONFIG) $(ARGS)
+
+runs/environments/manifest.json: | $(STAMP)
+	.venv/bin/tiltyard construct --count 480 --shares 6 2 2 --out runs/environments
 
 test: $(STAMP)
 	deploy/test.sh

@@ -120,9 +120,9 @@ class LiveConsole:
         reason = Text(f"  {printable(report.stage_reason)}", style="dim")
         grid.add_row("stage", Text(printable(report.stage), style="bold") + reason)
         rewards = [it.metrics.get("rewards/mean", math.nan) for it in self.steps]
-        success = percent(metrics.get("rewards/success", math.nan))
+        success = f"  success {percent(metrics['rewards/success'])}" if "rewards/success" in metrics else ""
         head = Text(f"{figure(metrics.get('rewards/mean', math.nan))}  ", style="bold green")
-        grid.add_row("reward", head + Text(sparkline(rewards), style="green") + Text(f"  success {success}"))
+        grid.add_row("reward", head + Text(sparkline(rewards), style="green") + Text(success))
         parts = [(key.split("/", 1)[1], key) for key in metrics if key.startswith("rewards/") and key not in NOT_PARTS]
         for label, rows, unit in (("parts", parts, ""), ("learner", HEALTH, ""), ("flow", FLOW, ""),
                                   ("tok/s", SPEEDS, "")):  # fmt: skip

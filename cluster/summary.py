@@ -12,12 +12,13 @@ from learner.buffer import lag
 def summarise(finished: Sequence[Group], trained: Sequence[Group], *, version: int, seconds: float) -> Mapping[str, float]:
     """Means over all finished trajectories (filtered ones too, or success would be biased), and the batch's lag.
 
-    Success is that of episodes played from their beginning, where there are any.
+    Success is that of episodes played from their beginning, where there are any; groups of one message each have none.
     """
     trajectories = [trajectory for group in finished for trajectory in group.trajectories]
     if not trajectories:
         return {"buffer/lag": lag(trained, version), "buffer/groups": float(len(trained))}
-    whole = [one for one in trajectories if all(turn.author is Author.POLICY for turn in one.turns)]
+    episodes = [trajectory for group in finished if not group.assignment.max_turns for trajectory in group.trajectories]
+    whole = [one for one in episodes if all(turn.author is Author.POLICY for turn in one.turns)]
     count = len(trajectories)
     names = sorted({name for trajectory in trajectories for name in trajectory.parts})
     tokens = sum(trajectory.num_action_tokens for trajectory in trajectories)
@@ -25,7 +26,7 @@ def summarise(finished: Sequence[Group], trained: Sequence[Group], *, version: i
     cancelled = [length for group in finished for length in group.cancelled]
     return {
         "rewards/mean": sum(trajectory.reward for trajectory in trajectories) / count,
-        "rewards/success": fmean(trajectory.success for trajectory in whole or trajectories),
+        **({"rewards/success": fmean(trajectory.success for trajectory in whole or episodes)} if episodes else {}),
         **{f"rewards/{name}": sum(t.parts.get(name, 0.0) for t in trajectories) / count for name in names},
         "actors/turns": len(turns) / count,
         "actors/temperature": sum(turn.temperature for turn in turns) / len(turns) if turns else 0.0,

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import pytest
 
 from cluster.summary import entropy, summarise
@@ -17,6 +19,13 @@ def test_success_is_that_of_episodes_played_from_their_beginning():
     alone = group(1, start=(), successes=[True, False])
     assert summarise([helped, alone], [], version=0, seconds=1.0)["rewards/success"] == pytest.approx(0.5)
     assert summarise([helped], [], version=0, seconds=1.0)["rewards/success"] == 1.0
+
+
+def test_single_messages_are_no_episodes_that_could_succeed():
+    alone = group(0, start=(), successes=[False, True])
+    single = Group(replace(alone.assignment, max_turns=1), alone.trajectories)
+    assert "rewards/success" not in summarise([single], [], version=0, seconds=1.0)
+    assert summarise([single, alone], [], version=0, seconds=1.0)["rewards/success"] == 0.5
 
 
 def test_entropy_is_the_mean_surprise_of_what_the_policy_sampled():
