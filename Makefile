@@ -5,7 +5,7 @@ CONFIG ?= deploy/experiments/constructed.yaml
 STAMP := .venv/.ready-$(SET)
 ENVIRONMENTS := $(if $(findstring experiments/constructed.yaml,$(CONFIG)),runs/environments/manifest.json)
 
-.PHONY: train test unit check bfcl-parity webshop-parity compare bench bench-env bench-scale bench-train bench-trl lock clean
+.PHONY: train test unit check bfcl-parity webshop-parity compare bench bench-env bench-scienceworld bench-scale bench-train bench-trl lock clean
 train: $(STAMP) $(ENVIRONMENTS)
 	.venv/bin/tiltyard train $(CONFIG) $(ARGS)
 
@@ -40,6 +40,9 @@ compare: $(STAMP)
 
 webshop-parity: $(STAMP)
 	.venv/bin/python -m deploy.webshop $(ARGS)
+
+bench-scienceworld: $(STAMP)
+	.venv/bin/python -m deploy.bench_scienceworld $(ARGS)
 
 bfcl-parity: $(STAMP)
 	.venv/bin/python -m deploy.bfcl_parity $(ARGS)

@@ -39,6 +39,7 @@ class Rollout:
         self._env, self._engine, self._renderer, self._limits, self._is_quick = env, engine, renderer, limits, is_quick
         self._spent: defaultdict[str, float] = defaultdict(float)
         self._turns: list[Turn] = []
+        self._opening: tuple[Message, ...] = ()
 
     @property
     def num_action_tokens(self) -> int:
@@ -65,12 +66,20 @@ class Rollout:
             self._env.close()
         seconds = time.monotonic() - started
         return Trajectory(
-            trajectory_id, assignment.task.id, tuple(turns), stop, seconds=seconds, spent=dict(self._spent), fault=fault
+            trajectory_id,
+            assignment.task.id,
+            tuple(turns),
+            stop,
+            seconds=seconds,
+            spent=dict(self._spent),
+            fault=fault,
+            opening=self._opening,
         )
 
     async def _play(self, assignment: Assignment, sampling: Sampling, *, turns: list[Turn], session: str) -> Stop:
         task = assignment.task
         opening = await self._ask(self._env.reset, task)
+        self._opening = opening.messages if opening.messages != task.messages else ()
         context = self._renderer.open(opening.messages, task.tools)
         tokens: list[int] = []
         begun = len(assignment.start)

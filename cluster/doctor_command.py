@@ -104,10 +104,10 @@ def _reference(config: Config) -> Finding:
 
 def _played(task: Task, messages: Sequence[Message]) -> Trajectory:
     env = environment(task.env).make()
-    env.reset(task)
+    opening = env.reset(task).messages
     turns = [Turn((), (), (), (), message, env.step(message)) for message in messages]
     env.close()
-    return Trajectory("doctor", task.id, tuple(turns), Stop.DONE)
+    return Trajectory("doctor", task.id, tuple(turns), Stop.DONE, opening=opening)
 
 
 def _template(config: Config, model: Path, found: list[Renderer]) -> Finding:
@@ -140,9 +140,10 @@ def _lengths(config: Config, renderer: Renderer) -> Finding:
 
 
 def _episode(task: Task, messages: Sequence[Message], renderer: Renderer) -> int:
-    turns = _played(task, messages).turns
+    played = _played(task, messages)
+    turns = played.turns
     news = sum(len(renderer.extend(renderer.act(turn.message), turn.observation.messages)) for turn in turns[:-1])
-    return len(renderer.open(task.messages, task.tools)) + news + sum(len(renderer.act(turn.message)) for turn in turns)
+    return len(renderer.open(played.opening, task.tools)) + news + sum(len(renderer.act(turn.message)) for turn in turns)
 
 
 def _memory(config: Config, model: Shape, gpu_gb: float) -> Finding:

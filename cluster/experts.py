@@ -27,7 +27,8 @@ def play(task: Task, act: Act, *, id: str, most: int) -> Trajectory:
     """An expert's episode of at most `most` messages, rewarded; it stops early where `act` has nothing more to say."""
     env, turns = environment(task.env).make(), list[Turn]()
     try:
-        conversation = list(env.reset(task).messages)
+        opening = env.reset(task).messages
+        conversation = list(opening)
         while len(turns) < most and (message := act(task, conversation)) is not None:
             observation = env.step(message)
             turns.append(Turn((), (), (), (), message, observation, Author.EXPERT))
@@ -37,7 +38,7 @@ def play(task: Task, act: Act, *, id: str, most: int) -> Trajectory:
     finally:
         env.close()
     stop = Stop.DONE if turns and turns[-1].observation.done else Stop.MAX_TURNS
-    return rubrics(RewardsConfig())["progress"](task, Trajectory(id, task.id, tuple(turns), stop))
+    return rubrics(RewardsConfig())["progress"](task, Trajectory(id, task.id, tuple(turns), stop, opening=opening))
 
 
 def following(messages: Sequence[Message]) -> Act:

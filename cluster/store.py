@@ -178,7 +178,7 @@ def _recorded(task: Task, trajectory: Trajectory) -> dict[str, object]:
         "success": trajectory.success,
         "stop": trajectory.stop.value,
         "hints": list(trajectory.hints),
-        "messages": json.dumps([_plain(message) for message in _conversation(task, turns)]),
+        "messages": json.dumps([_plain(message) for message in _conversation(task, trajectory)]),
         "seconds": trajectory.seconds,
         "spent": list(trajectory.spent.items()),
         "fault": trajectory.fault.encode(errors="replace").decode(),
@@ -200,9 +200,9 @@ def _per_token(turns: Sequence[Turn]) -> dict[str, NDArray[np.generic]]:
     return {"tokens": tokens, "mask": mask, "logprobs": logprobs, "versions": versions, "turn_starts": starts}
 
 
-def _conversation(task: Task, turns: Sequence[Turn]) -> Iterator[Message]:
-    yield from task.messages
-    for turn in turns:
+def _conversation(task: Task, trajectory: Trajectory) -> Iterator[Message]:
+    yield from trajectory.opening or task.messages
+    for turn in trajectory.turns:
         yield turn.message
         yield from turn.observation.messages
 

@@ -1,4 +1,4 @@
-"""`make bench-train BASE=COMMIT`: the main job as it was and as it is, one after the other on one machine.
+"""`make bench-train BASE=COMMIT`: the shop's run as it was and as it is, one after the other on one machine.
 
 usage: python -m deploy.bench_train COMMIT [key=value ...]
 Each sets itself up in its own environment, which does not count. Prints both wall times, what both learnt and the ratio.
@@ -15,11 +15,13 @@ from pathlib import Path
 
 from deploy.figure import Figure
 
+SHOP = "deploy/experiments/shop.yaml"
+
 
 def train(checkout: Path, runs: Path, overrides: Sequence[str]) -> float:
     """Wall seconds of `make train` in this checkout."""
     arguments = " ".join([f"cluster.runs={runs}", "name=job", *overrides])
-    subprocess.run(["make", "train", f"ARGS={arguments}"], cwd=checkout, check=True)
+    subprocess.run(["make", "train", f"CONFIG={SHOP}", f"ARGS={arguments}"], cwd=checkout, check=True)
     summary = json.loads((runs / "job" / "summary.json").read_text())
     learnt = "   ".join(
         f"level {name}: {level['before']:.0%} -> {level['after']:.0%}" for name, level in summary["levels"].items()

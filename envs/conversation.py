@@ -37,6 +37,7 @@ class World(ABC):
 
     def leave(self) -> None:
         """Give back what the world holds; called once, whatever became of the episode."""
+        return None
 
 
 class Conversation:

@@ -147,6 +147,7 @@ class Trajectory:
     seconds: float = 0.0
     spent: Mapping[str, float] = field(default_factory=dict)  # of those seconds, by "engine", "environment", "reward"
     fault: str = ""
+    opening: tuple[Message, ...] = ()  # what the episode began with, where that is more than the task's own messages
 
     @property
     def version(self) -> int:

@@ -1,5 +1,6 @@
 import json
 import shutil
+from dataclasses import replace
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -56,6 +57,14 @@ def group(assignment_id: int = 7, *, num: int = 2, reward: float = 0.75) -> Grou
     )
     others = (Trajectory(f"{assignment_id}-{at}", "t1", (), Stop.FAULT, fault="Killed: \udcff") for at in range(1, num))
     return Group(assignment, (first, *others))
+
+
+def test_an_opening_that_is_more_than_the_tasks_messages_is_stored(tmp_path):
+    first = group().trajectories[0]
+    opened = replace(first, opening=(*TASK.messages, Message("user", "You are in a hall.")))
+    Store(tmp_path).put(Group(group().assignment, (opened,)), split="train", step=0)
+    (told,) = read(tmp_path, columns=["messages"])["messages"].to_pylist()
+    assert [one["content"] for one in json.loads(told)][:2] == ["What does a lamp cost?", "You are in a hall."]
 
 
 def test_a_group_comes_back_as_it_went_in(tmp_path):

@@ -268,3 +268,15 @@ def test_an_episode_is_judged_as_bfcls_checker_does():
     assert judged(ended, ended) == ("user turn 1: no call", ("no call", ""))
     assert judged(FIRST[0], ended, ended) == ("user turn 1: results not seen", ("results not seen", ""))
     assert judged(*FIRST[:2], ran(state={"n": 5}), ended) == ("user turn 1: other state", ("other state", ""))
+
+
+def test_points_are_the_environments_own_score_at_the_end_or_so_far():
+    one = Task("t", "toy", "1", (), (), {}, ({"calls": [], "results": [], "state": {"score": 1.0}},))
+    part = lambda *turns: RUBRICS["points"](one, Trajectory("t", "t", turns, Stop.DONE))  # noqa: E731
+    assert part(ran(state={"score": 1.0})).reward == 1.0 and part(ran(state={"score": 1.0})).success
+    half = part(ran(good(LOOK, {"text": "a", "score": 0.25})), ran(good(SEE, {"text": "b", "score": 0.5})))
+    assert half.reward == 0.5 and not half.success
+    # A result without a score does not hide the one before; the state at the end is what counts where there is one.
+    assert part(ran(good(LOOK, {"score": 0.25})), ran(wrong("see"))).reward == 0.25
+    assert part(ran(good(LOOK, {"score": 0.25})), ran(state={"score": 0.0})).reward == 0.0
+    assert part().reward == part(ran(state=True)).reward == part(ran(good(LOOK, "A"))).reward == 0.0
