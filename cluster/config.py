@@ -14,7 +14,7 @@ from actors.config import ActorsConfig
 from cluster.telemetry import TelemetryConfig
 from curriculum.config import CurriculumConfig
 from envs.config import EnvsConfig
-from learner.config import LearnerConfig
+from learner.config import LearnerConfig, check_credit
 from learner.files import scratch
 from learner.imitation import IMITATIONS
 from rewards.config import RewardsConfig
@@ -94,6 +94,12 @@ class Config:
                 "learner's of all; set actors.top_p=1 and lower actors.temperature, which both apply"
             )
         for stage in self.curriculum.stages:
+            check_credit(stage.credit or self.learner.credit, self.learner.normalize, f"the credit of stage {stage.name!r}")
+            if stage.experts and self.actors.redundancy:
+                raise ValueError(
+                    f"actors.redundancy is {self.actors.redundancy}, and stage {stage.name!r} needs every simulation from an "
+                    "expert's states; set actors.redundancy=0"
+                )
             if stage.reward not in self.rewards.rubrics:
                 known = ", ".join(sorted(self.rewards.rubrics))
                 raise ValueError(f"stage {stage.name!r} asks for the rubric {stage.reward!r}; rewards.rubrics has: {known}")

@@ -63,7 +63,7 @@ class LearnerConfig:
         _check_name("dtype", self.dtype, DTYPES)
         _check_name("solutions", self.solutions, tuple(CHOICES))
         _check_name("aggregation", self.aggregation, AGGREGATIONS)
-        check_credit(self.credit, self.normalize)
+        check_credit(self.credit, self.normalize, "learner.credit")
         if len(self.betas) != 2 or not all(0 <= beta < 1 for beta in self.betas):
             raise ValueError(f"learner.betas is {self.betas}: give two numbers of [0, 1), such as [0.9, 0.95]")
         if not 0 <= self.clip_low < 1:
@@ -81,12 +81,13 @@ class LearnerConfig:
         return self.learning_rate * warm * (1 + way * (self.final_rate - 1))
 
 
-def check_credit(credit: str, normalize: bool) -> None:
-    """ValueError where the two do not go together."""
-    _check_name("credit", credit, NAMES)
+def check_credit(credit: str, normalize: bool, where: str) -> None:
+    """ValueError where there is no such credit, or the two do not go together."""
+    if credit not in NAMES:
+        raise ValueError(f"{where} is {credit!r}: choose one of {', '.join(NAMES)}")
     if (credit == "reward") > normalize or (normalize and credit in IMITATIONS):
         raise ValueError(
-            f"learner.credit is {credit!r} with learner.normalize {str(normalize).lower()}: 'reward' has no baseline but the "
+            f"{where} is {credit!r} with learner.normalize {str(normalize).lower()}: 'reward' has no baseline but the "
             f"batch's and needs it true; {', '.join(IMITATIONS)} keep or leave out and need it false"
         )
 

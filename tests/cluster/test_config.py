@@ -31,6 +31,11 @@ def test_shipped_experiments_load_and_come_back_equal(path: Path, tmp_path: Path
         ("name=a/b", "a/b"),
         ("curriculum.stages=[]", "at least one stage"),
         ('curriculum.stages=[{name: a, levels: {"1": 1}, reward: gold}]', "gold"),
+        ('curriculum.stages=[{name: a, levels: {"1": 1}, credit: luck}]', "credit of stage 'a' is 'luck'"),
+        ('curriculum.stages=[{name: a, levels: {"1": 1}, credit: reward}]', "credit of stage 'a' is 'reward'"),
+        ('curriculum.stages=[{name: a, levels: {"1": 1}, experts: states}]', "tiltyard experts"),
+        ('curriculum.stages=[{name: a, levels: {"1": 1}, experts: some}]', "experts 'some'"),
+        ('curriculum.stages=[{name: a, levels: {"1": 1}, backward: true}]', "backward and no midway"),
         ("rewards.rubrics.progress.luck=1", "luck"),
         ("envs.name=casino", "casino"),
         ("curriculum.stages.9.max_steps=2", "stages.9.max_steps=2 cannot be set.*count from 0"),
@@ -94,3 +99,12 @@ def test_a_missing_file_names_those_there_are(tmp_path: Path) -> None:
 def test_what_the_machine_lacks_is_named(overrides: list[str], told: str) -> None:
     with pytest.raises(ConfigError, match=told):
         check(load(EXPERIMENTS[0], overrides))
+
+
+def test_simulations_from_states_go_without_redundancy() -> None:
+    stage = 'curriculum.stages=[{name: a, levels: {"1": 1}, experts: states}]'
+    with pytest.raises(ConfigError, match="actors.redundancy is 1.*needs every simulation"):
+        load(
+            next(path for path in EXPERIMENTS if path.name == "shop.yaml"),
+            [stage, "curriculum.experts=x.parquet", "actors.redundancy=1"],
+        )

@@ -10,7 +10,7 @@ from envs.shop import LEVELS, RULES, Shop, oracle, taskset
 from envs.shop.tasks import call_message
 from envs.shop.world import NAMES
 from envs.truth import references
-from envs.types import CallOutcome, Json, Message, Observation, Signals, Stop, Task, ToolCall, Trajectory, Turn
+from envs.types import Author, CallOutcome, Json, Message, Observation, Signals, Stop, Task, ToolCall, Trajectory, Turn
 from rewards.config import PARTS, RewardsConfig, rubrics
 from rewards.reward import Rubric
 from rewards.user_turns import failures, verdict
@@ -145,6 +145,12 @@ def test_format_is_zero_without_a_call_and_two_at_best():
     assert toy(ran(malformed="x"), ran(state={"n": 0})).parts["format"] == 0.0
     assert toy(ran(good(LOOK, "A"), wrong("see")), ran(malformed="x")).parts["format"] == pytest.approx(0.5 + 0.5)
     assert toy().parts["format"] == 0.0
+
+
+def test_format_is_of_the_policys_own_messages():
+    replayed = replace(ran(good(LOOK, "A")), author=Author.EXPERT)
+    assert toy(replayed, ran(state={"n": 0})).parts["format"] == 0.0  # it only answered
+    assert toy(replayed, ran(wrong("see"))).parts["format"] == 1.0 and toy(replayed).parts["format"] == 2.0
 
 
 def test_a_faulted_trajectory_is_left_as_it_is():
