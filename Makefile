@@ -3,13 +3,18 @@ PYTHON ?= python3.11
 SET ?= cpu
 CONFIG ?= deploy/experiments/constructed.yaml
 STAMP := .venv/.ready-$(SET)
-ENVIRONMENTS := $(if $(findstring experiments/constructed.yaml,$(CONFIG)),runs/environments/manifest.json)
+# Made before a config that needs it is trained or compared.
+BUILT := runs/environments/manifest.json
+RECORDED := runs/experts/shop.parquet
 
 .PHONY: train test unit check bfcl-parity webshop-parity compare bench bench-env bench-scienceworld bench-scale bench-train bench-trl lock clean
-train: $(STAMP) $(ENVIRONMENTS)
+train: $(STAMP) $(if $(findstring constructed.yaml,$(CONFIG)),$(BUILT)) $(if $(findstring experts,$(CONFIG)),$(RECORDED))
 	.venv/bin/tiltyard train $(CONFIG) $(ARGS)
 
-runs/environments/manifest.json: | $(STAMP)
+$(RECORDED): | $(STAMP)
+	.venv/bin/tiltyard experts shop --levels 2 3 --most 64 --degraded 0.8 --out $@
+
+$(BUILT): | $(STAMP)
 	.venv/bin/tiltyard construct --count 480 --shares 6 2 2 --out runs/environments
 
 test: $(STAMP)
@@ -35,7 +40,7 @@ bench-trl: $(STAMP) .venv-trl/.ready
 bench-env: $(STAMP)
 	.venv/bin/python -m deploy.bench_env $(ARGS)
 
-compare: $(STAMP)
+compare: $(STAMP) $(if $(findstring rewards,$(ARGS)),$(BUILT)) $(if $(findstring experts,$(ARGS)),$(RECORDED))
 	.venv/bin/python -m deploy.compare $(or $(ARGS),deploy/experiments/ablations)
 
 webshop-parity: $(STAMP)
