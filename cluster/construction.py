@@ -8,6 +8,7 @@ import json
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
+from itertools import count
 from pathlib import Path
 from typing import TextIO
 
@@ -16,7 +17,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from cluster.codec import dumps, loads
 from cluster.config import ConfigError
-from cluster.remote import LocalSpawn, RaySpawn, Resources
+from cluster.remote import LocalSpawn, RaySpawn, Resources, Spawn
 from envs.author import AuthorError
 from envs.construct.pipeline import STAGES, Advance, Builder, Record, Usage
 from envs.construct.records import Built, Question, Rejected
@@ -62,6 +63,33 @@ class Summary:
         return f"{accepted} environments ({kinds or 'none'}), {refused} rejected{f' ({at})' if at else ''}"
 
 
+class Builders:
+    """Ray actors, or one builder in this process; one that dies is replaced, and what it was at is begun again."""
+
+    def __init__(self, make: Callable[[], Builder], num_actors: int) -> None:
+        self._make, self._names = make, count()
+        self._spawn: Spawn = RaySpawn("construct") if num_actors else LocalSpawn()
+        self._resources = Resources(1.0 if num_actors else 0.0)
+        self._builders = [self._start() for _ in range(max(num_actors, 1))]
+
+    async def advance(self, number: int, id: str, stage: str, record: Record) -> Advance:
+        """Raises AuthorError, and what a builder's process died of the third time."""
+        place = number % len(self._builders)
+        for deaths_left in (2, 1, 0):
+            builder = self._builders[place]
+            try:
+                return await builder.advance(id, stage, record)
+            except Exception as error:
+                if isinstance(error, AuthorError) or not deaths_left:
+                    raise
+                if self._builders[place] is builder:  # others may have met the same death
+                    self._builders[place] = self._start()
+        raise AssertionError("the last death is raised")
+
+    def _start(self) -> Builder:
+        return self._spawn(self._make, f"builder-{next(self._names)}", resources=self._resources)
+
+
 class Construction:
     """In a folder. What its journal has is not done again; once all is done the journal goes and a manifest stands."""
 
@@ -79,15 +107,14 @@ class Construction:
         """All questions, by as many Ray actors, or in this process. Raises AuthorError; what is done by then is kept."""
         self._folder.mkdir(parents=True, exist_ok=True)
         self._read_journal()
-        spawn, resources = RaySpawn("construct") if num_actors else LocalSpawn(), Resources(1.0 if num_actors else 0.0)
-        builders = [spawn(make, f"builder-{number}", resources=resources) for number in range(max(num_actors, 1))]
+        builders = Builders(make, num_actors)
         with (self._folder / JOURNAL).open("a", encoding="utf-8") as journal, _progress() as bar:
             left = asyncio.Semaphore(self._settings.parallel)
             shown = bar.add_task("environments", total=len(self._questions), completed=sum(map(self._is_done, self._records)))
 
             async def work(number: int, id: str) -> None:
                 async with left:
-                    await self._take(builders[number % len(builders)], id, journal)
+                    await self._take(builders, number, id, journal)
                 bar.advance(shown)
 
             try:
@@ -98,13 +125,13 @@ class Construction:
                 raise AuthorError(str(failed.exceptions[0])) from failed
         return self._finish()
 
-    async def _take(self, builder: Builder, id: str, journal: TextIO) -> None:
+    async def _take(self, builders: Builders, number: int, id: str, journal: TextIO) -> None:
         """One question through the stages that are left for it."""
         for stage in list(STAGES)[self._next[id] :]:
             record = self._records[id]
             if isinstance(record, Rejected):
                 return
-            advance = await builder.advance(id, stage, record)
+            advance = await builders.advance(number, id, stage, record)
             journal.write(_entry(advance) + "\n")
             journal.flush()
             self._note(advance)

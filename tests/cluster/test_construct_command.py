@@ -9,14 +9,17 @@ import sys
 import threading
 import time
 from collections import Counter
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from cluster.cli import main
+from cluster.construction import Construction, Settings
 from envs.construct.embedded.author import EmbeddedAuthor, questions
 from envs.construct.gates import objection
+from envs.construct.pipeline import Builder
 from envs.construct.records import KINDS, Built, Question, Scenario, SubQuestion, Toolset
 from envs.environment import environment
 from envs.sandbox import Sandbox
@@ -251,3 +254,28 @@ def test_imports_take_toolhops_form_and_reject_with_line_and_reason(tmp_path: Pa
     assert "line 4: the code of 'maker' does not deploy: ModuleNotFoundError" in told and "line 5:" in told
     (one,) = environment(f"constructed:{tmp_path / 'out'}").taskset("test", "multi_hop")
     assert one.messages[-1].content == TOOLHOP["question"]
+
+
+class Mortal(Builder):
+    """Dies at its third piece of work, as often as it is told to."""
+
+    deaths_left = 0
+    done = 0
+
+    async def advance(self, id: str, stage: str, record: Any) -> Any:
+        self.done += 1
+        if self.done == 3 and Mortal.deaths_left:
+            Mortal.deaths_left -= 1
+            raise ConnectionError("the actor is gone")
+        return await super().advance(id, stage, record)
+
+
+@pytest.mark.parametrize("deaths", [2, 40])
+async def test_a_builder_that_dies_is_replaced_and_the_bytes_are_the_same(deaths: int, tmp_path: Path) -> None:
+    told, found = Settings("embedded", "", (8, 1, 1), 1), []
+    for folder, number in ((tmp_path / "whole", 0), (tmp_path / "broken", deaths)):
+        Mortal.deaths_left = number
+        make = partial(Mortal, partial(EmbeddedAuthor), workers=1, insecure=False)
+        await Construction(folder, told, tuple(questions(0, 8))).run(make, 0)
+        found.append(files(folder))
+    assert found[0] == found[1]
