@@ -241,14 +241,16 @@ class Coordinator:
         """A stage without experts and midway begins at the beginning."""
         if config.experts:
             usable = self._experts.usable(task.id, successful=config.experts == "whole", lost=self._memory.lost)
-            expert = Random(f"{self._memory.seed}/{id}/expert").choice(usable) if usable else None
-            return (
-                Start() if expert is None else whole(expert) if config.experts == "whole" else states(expert, config.num_states)
-            )
+            if not usable:
+                return Start()
+            expert = Random(f"{self._memory.seed}/{id}/expert").choice(usable)
+            return whole(expert) if config.experts == "whole" else states(expert, config.num_states)
         rng = Random(f"{self._memory.seed}/{id}/midway")
-        if rng.random() < self._midway(config, task.level):
-            way = self._way(task)
-            return self._cut(way, task.level, rng, config)
+        if (
+            rng.random() < self._midway(config, task.level)
+            and (begun := self._cut(self._way(task), task.level, rng, config)).messages
+        ):
+            return begun
         own = self._own(task, id) if config.one_message else ()
         return Start(own, words=f", after {len(own)} of its own messages") if own else Start()
 
