@@ -173,8 +173,9 @@ async def test_fewer_groups_begin_midway_the_more_are_solved_from_there(solved, 
     assert [bool((await again.next()).start) for _ in range(200)] == starts
 
 
-async def test_groups_of_one_message_begin_where_the_policy_was_itself():
-    config = CurriculumConfig([StageConfig("steps", {"1": 1.0}, one_message=True, gate=NEVER)])
+@pytest.mark.parametrize("midway", [0.0, 1.0])  # level 1 has no state midway: a call and an answer are left at least
+async def test_groups_of_one_message_begin_where_the_policy_was_itself(midway: float):
+    config = CurriculumConfig([StageConfig("steps", {"1": 1.0}, one_message=True, midway=midway, gate=NEVER)])
     one = coordinator(config)
     said = [Message("assistant", f"said {at}", (ToolCall("add", {"n": [at]}),) if at < 2 else ()) for at in range(3)]
     turns = [Turn((1,), (2,), (-0.5,), (), said[at], Observation((Message("tool", "x"),), at == 2)) for at in range(3)]
