@@ -68,7 +68,8 @@ class Renderer:
         )
 
     def encode(self, text: str) -> tuple[int, ...]:
-        return tuple(self._tokenizer.encode(text, add_special_tokens=False).ids)
+        # Half of a surrogate pair, which a policy can write as JSON and a tool can echo, is no text to a tokenizer.
+        return tuple(self._tokenizer.encode(text.encode(errors="replace").decode(), add_special_tokens=False).ids)
 
     def decode(self, tokens: Sequence[int]) -> str:
         return self._tokenizer.decode(list(tokens), skip_special_tokens=False)

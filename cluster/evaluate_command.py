@@ -26,7 +26,7 @@ def main(arguments: argparse.Namespace) -> int:
     """Exit status 2 where it could not start."""
     try:
         config = _config(Path(arguments.config), arguments.overrides)
-        model = check(config)
+        model = check(config, trains=False)
         with session(config.cluster):
             levels = asyncio.run(_evaluate(config, model, split=arguments.split))
     except ConfigError as error:

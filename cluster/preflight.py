@@ -11,15 +11,21 @@ from cluster.config import Config, ConfigError, depot_uri, weights_folder
 from cluster.experts import experts_of
 from cluster.placement import tasks
 from curriculum.stages import stages
-from envs.environment import environment
+from envs.environment import Entry, environment
 from learner.model import prepare
 
 GIB = 2**30
 
 
-def check(config: Config) -> str:
-    """The model's folder, once every check has passed; ConfigError with the value and the remedy otherwise."""
-    check_levels(config)
+def check(config: Config, *, trains: bool = True) -> str:
+    """The model's folder, once every check has passed; ConfigError with the value and the remedy otherwise.
+
+    What only stages need is not asked for where nothing `trains`: a run can be evaluated on another environment.
+    """
+    if trains:
+        check_levels(config)
+    else:
+        check_environment(config)
     _check_memory(config)
     _check_weights(config)
     try:
@@ -28,13 +34,19 @@ def check(config: Config) -> str:
         raise ConfigError(str(error)) from None
 
 
-def check_levels(config: Config) -> None:
-    """ConfigError where there is no such environment, nothing to run it on, or not the levels that stages name."""
+def check_environment(config: Config) -> Entry:
+    """ConfigError where there is no such environment, or nothing to run it on."""
     try:
         entry = environment(config.envs.name)
         entry.ready()
     except ValueError as error:
         raise ConfigError(f"envs.name: {error}") from None
+    return entry
+
+
+def check_levels(config: Config) -> None:
+    """As `check_environment`, and where it has not the levels or experts that stages name."""
+    entry = check_environment(config)
     for stage in config.curriculum.stages:
         unknown = sorted(set(stage.levels) - set(entry.levels))
         if unknown:

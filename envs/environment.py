@@ -54,12 +54,14 @@ class Entry:
 ENVIRONMENTS = {
     "bfcl": "envs.bfcl",
     "bfcl_memory": "envs.bfcl_memory",
+    "bfcl_web": "envs.bfcl_web",
     "scienceworld": "envs.scienceworld",
     "shop": "envs.shop",
     "tau2": "envs.tau2",
     "webshop": "envs.webshop",
 }
-FROM_FOLDER = {"constructed": "envs.constructed", "webshop": "envs.webshop"}  # with an `entry(folder)`: said as NAME:FOLDER
+# With an `entry(folder)`: said as NAME:FOLDER.
+FROM_FOLDER = {"acebench": "envs.acebench", "constructed": "envs.constructed", "webshop": "envs.webshop"}
 
 
 @cache

@@ -9,7 +9,7 @@ from tokenizers import AddedToken, Tokenizer
 from actors.calls import CALL_FORMATS
 from actors.renderer import Renderer, RendererError
 from envs.environment import environment
-from envs.types import Message
+from envs.types import Message, ToolCall
 
 # In the manner of other families: tools as JSON, tool messages side by side in one block, or headers around roles.
 HERMES = """\
@@ -64,6 +64,15 @@ def test_rendered_prefix_never_changes_on_a_real_task(family: str, calls: str, n
             history += [message, *observation.messages]
             assert renderer.parse(action).calls == message.calls
         assert tokens == renderer.open(history, task.tools)
+
+
+def test_half_a_surrogate_pair_is_rendered_like_any_text(byte_folder: str) -> None:
+    renderer = Renderer(byte_folder, "json")
+    call = ToolCall("find", {"name": "\ud800"})
+    action = renderer.act(Message("assistant", "", (call,)))
+    assert renderer.parse(action).calls == (call,)  # JSON has it as an escape, which a policy can write too
+    context = renderer.extend(action, (Message("tool", "nothing is called \ud800"),))
+    assert "nothing is called ?" in renderer.decode(context)
 
 
 def test_an_action_cut_off_is_closed_by_the_context(byte_folder: str) -> None:
