@@ -7,7 +7,7 @@ STAMP := .venv/.ready-$(SET)
 BUILT := runs/environments/manifest.json
 RECORDED := runs/experts/shop.parquet
 
-.PHONY: train test unit check bfcl-parity webshop-parity compare bench bench-env bench-scienceworld bench-scale bench-train bench-trl lock clean
+.PHONY: train test unit check bfcl-parity tau2-parity webshop-parity compare bench bench-env bench-scienceworld bench-scale bench-train bench-trl lock clean
 train: $(STAMP) $(if $(findstring constructed.yaml,$(CONFIG)),$(BUILT)) $(if $(findstring experts,$(CONFIG)),$(RECORDED))
 	.venv/bin/tiltyard train $(CONFIG) $(ARGS)
 
@@ -42,6 +42,9 @@ bench-env: $(STAMP)
 
 compare: $(STAMP) $(if $(findstring rewards,$(ARGS)),$(BUILT)) $(if $(findstring experts,$(ARGS)),$(RECORDED))
 	.venv/bin/python -m deploy.compare $(or $(ARGS),deploy/experiments/ablations)
+
+tau2-parity: $(STAMP)
+	.venv/bin/python -m deploy.tau2_gold $(ARGS)
 
 webshop-parity: $(STAMP)
 	.venv/bin/python -m deploy.webshop $(ARGS)

@@ -58,6 +58,7 @@ ENVIRONMENTS = {
     "scienceworld": "envs.scienceworld",
     "shop": "envs.shop",
     "tau2": "envs.tau2",
+    "tau2_users": "envs.tau2.users",
     "webshop": "envs.webshop",
 }
 # With an `entry(folder)`: said as NAME:FOLDER.

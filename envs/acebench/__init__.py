@@ -5,8 +5,8 @@ from functools import partial
 from envs.acebench.acebench import Acebench
 from envs.acebench.data import LEVELS
 from envs.acebench.tasks import oracle, taskset
-from envs.acebench.user import endpoint
 from envs.environment import Entry
+from envs.user import named
 
 
 def ready(folder: str, levels: tuple[str, ...]) -> None:
@@ -17,7 +17,7 @@ def ready(folder: str, levels: tuple[str, ...]) -> None:
 
 def entry(folder: str) -> Entry:
     """The tasks in that folder; those with a user only where a model is named that plays users."""
-    has_user = endpoint() is not None
+    has_user = named() is not None
     levels = LEVELS if has_user else LEVELS[:1]
     tasks, check = partial(taskset, folder), partial(ready, folder, levels)
     return Entry(Acebench, tasks, levels, "", oracle, ready=check, is_quick=not has_user)

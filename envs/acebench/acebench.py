@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from envs.acebench.user import DONE, MODEL, URL, User, endpoint
+from envs.acebench.user import DONE, User
 from envs.acebench.world import Apis
 from envs.conversation import Conversation
 from envs.types import Message, Observation, Task
+from envs.user import needed
 
 MAX_MESSAGES = 20  # with calls: the benchmark's 40, of which half are answers
 GREETING = "What can I do for you?"
@@ -25,10 +26,7 @@ class Acebench(Conversation):
         instruction = str(task.payload["instruction"])
         if not instruction:
             return opening
-        author = endpoint()
-        if author is None:
-            raise ValueError(f"task {task.id} needs a model that plays the user: set {URL} and {MODEL} wherever environments run")
-        self._user = User(author, instruction)
+        self._user = User(needed(), instruction)
         return replace(opening, messages=(*opening.messages, Message("user", self._user.reply(GREETING))))
 
     def step(self, message: Message) -> Observation:

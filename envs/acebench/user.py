@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import os
+from envs.user import UserModel
 
-from envs.author import Author, AuthorError, Endpoint
-
-URL, MODEL, KEY = "TILTYARD_USER_URL", "TILTYARD_USER_MODEL", "TILTYARD_USER_KEY"
 DONE = "finish conversation"
 MAX_REPLIES = 20
 SYSTEM = f"""You play a user who talks to an assistant, and never the assistant. What you want, and all that you know:
@@ -18,17 +15,9 @@ asked for it, say that you do not know. Where you are asked to confirm or to cho
 As long as something that you want has not been done, ask for it. When all of it is done, write only: {DONE}"""
 
 
-def endpoint() -> Endpoint | None:
-    """The model that plays users, where one is named. Raises ValueError where half of it is."""
-    url, model = os.environ.get(URL, ""), os.environ.get(MODEL, "")
-    if bool(url) != bool(model):
-        raise ValueError(f"{MODEL if url else URL} is not set: a user is played where {URL} and {MODEL} both are")
-    return Endpoint(url, model, os.environ.get(KEY, ""), temperature=0.0, max_tokens=1024) if url else None
-
-
 class User:
-    def __init__(self, author: Author, instruction: str) -> None:
-        self._author, self._system, self._said = author, SYSTEM.format(instruction=instruction), list[str]()
+    def __init__(self, model: UserModel, instruction: str) -> None:
+        self._model, self._system, self._said = model, SYSTEM.format(instruction=instruction), list[str]()
 
     @property
     def is_done(self) -> bool:
@@ -39,9 +28,7 @@ class User:
         """Raises AuthorError where the model says nothing."""
         self._said.append(f"Assistant: {heard}")
         told = "\n".join(self._said)
-        text = self._author.ask(self._system, f"{told}\n\nWhat do you say next?").text
-        said = text.rpartition("</think>")[2].strip().removeprefix("User:").strip()
-        if not said:
-            raise AuthorError(f"the model that plays the user ({MODEL}) said nothing")
+        asked = [{"role": "system", "content": self._system}, {"role": "user", "content": f"{told}\n\nWhat do you say next?"}]
+        said = self._model.ask([*asked]).removeprefix("User:").strip()
         self._said.append(f"User: {said}")
         return said

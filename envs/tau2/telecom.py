@@ -21,6 +21,7 @@ from tau2.domains.telecom.user_data_model import TelecomUserDB
 from tau2.domains.telecom.utils import TELECOM_DB_PATH, TELECOM_USER_DB_PATH
 
 from envs.conversation import Conversation, World
+from envs.tau2.calls import Calls
 from envs.types import CallOutcome, Json, Message, Task, ToolCall
 
 logger.disable("tau2")  # it logs every call
@@ -43,17 +44,13 @@ class Ticket(World):
 
     def __init__(self, task: PackageTask) -> None:
         self._task, self._world = task, _world(task)
-        self._made: list[PackageCall] = []
+        self._calls = Calls(self._world)
 
     def run(self, call: ToolCall) -> CallOutcome:
-        asked = PackageCall(id=str(len(self._made)), name=call.name, arguments=dict(call.arguments), requestor="assistant")
-        self._made.append(asked)
-        reply = self._world.get_response(asked)
-        content = reply.content or ""
-        return CallOutcome(call, content, content.removeprefix("Error: ") if reply.error else "")
+        return self._calls.run(call)
 
     def state(self, answer: str) -> Json:
-        return cast(Json, verdicts(self._world, self._task, self._made))
+        return cast(Json, verdicts(self._world, self._task, self._calls.made))
 
 
 @cache
