@@ -75,25 +75,27 @@ def table(arms: Mapping[str, Sequence[Outcome]], seeds: Sequence[int]) -> list[s
     """Markdown: the mean of the seeds, in brackets Wilson's 95 % interval of their tasks together, then each seed."""
     first = next(iter(arms.values()))[0]
     names = list(first.after)
-    columns = [*(f"level {name}" for name in names), "Solve-F1", "simulations", "tokens sampled", "only through states"]
-    lines = [f"| | {' | '.join(columns)} |", "|---" * (len(columns) + 1) + "|"]
+    has_states = any(one.through_states for found in arms.values() for one in found)
+    spent = {arm: _spent(found, has_states=has_states) for arm, found in arms.items()}
+    heads = [*(f"level {name}" for name in names), "Solve-F1", "simulations", "tokens sampled"]
+    heads += ["only through states"] * has_states
+    lines = [f"| | {' | '.join(heads)} |", "|---" * (len(heads) + 1) + "|"]
     rows = {"before training": [[one.before[name] for one in first_of(arms)] for name in names]}
     rows |= {arm: [[one.after[name] for one in found] for name in names] for arm, found in arms.items()}
     f1 = {"before training": [fmean(one.f1_before.values()) for one in first_of(arms)]}
     f1 |= {arm: [fmean(one.f1_after.values()) for one in found] for arm, found in arms.items()}
     for arm, columns in rows.items():
-        spent = _spent(arms[arm]) if arm in arms else " | | "
         cells = [_cell(shares, first.num_tasks) for shares in columns]
         each = ", ".join(f"{one:.2f}" for one in f1[arm])
-        lines.append(f"| {arm} | {' | '.join(cells)} | {fmean(f1[arm]):.2f} ({each}) | {spent} |")
+        lines.append(f"| {arm} | {' | '.join(cells)} | {fmean(f1[arm]):.2f} ({each}) | {spent.get(arm, ' | ')} |")
     return [f"Seeds {', '.join(map(str, seeds))}; {first.num_tasks} test tasks a level, greedy, without hints.", "", *lines]
 
 
-def _spent(found: Sequence[Outcome]) -> str:
+def _spent(found: Sequence[Outcome], *, has_states: bool) -> str:
     """Means of the seeds; the share of the tasks that were solved from an expert's states and never from the beginning."""
     rows = [(one.simulations, one.tokens, one.through_states) for one in found]
     count, tokens, share = (fmean(column) for column in zip(*rows, strict=True))
-    return f"{count:,.0f} | {tokens:,.0f} | {f'{share:.0%}' if share else ''}"
+    return f"{count:,.0f} | {tokens:,.0f}" + (f" | {share:.0%}" if has_states else "")
 
 
 def first_of(arms: Mapping[str, Sequence[Outcome]]) -> Sequence[Outcome]:
