@@ -119,6 +119,7 @@ def _add_experts(experts: argparse.ArgumentParser) -> None:
     experts.add_argument("--calls", default="", metavar="FORMAT", help="of calls written into imported texts, such as json")
     experts.add_argument("--max-turns", type=int, default=100, help="messages in a trajectory (default: %(default)s)")
     experts.add_argument("--parallel", type=int, default=1, help="trajectories at once (default: %(default)s)")
+    experts.add_argument("--resume", action="store_true", help="keep what FILE has, and play what it has not")
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -54,14 +54,18 @@ def replays(task: Task, trajectory: Trajectory) -> bool:
     return list(pairs) == [(one.observation.messages, one.observation.done) for one in trajectory.turns]
 
 
-def write(path: Path, played: Sequence[tuple[Task, Trajectory]], *, split: str) -> None:
-    """The trajectories as one file; their id says where each is from."""
+def write(path: Path, played: Sequence[tuple[Task, Trajectory]], *, split: str, after: Path | None = None) -> None:
+    """The trajectories as one file, behind those of another; their id says where each is from."""
     tables = [
         as_table(Group(Assignment(n, task, "experts", 0.0, "progress", 1), (one,)), split, 0)
         for n, (task, one) in enumerate(played)
     ]
+    if after is not None:
+        tables.insert(0, pq.read_table(after))
     path.parent.mkdir(parents=True, exist_ok=True)
-    pq.write_table(pa.concat_tables(tables), path, compression="zstd")
+    temporary = path.with_name(f"{path.name}.new")
+    pq.write_table(pa.concat_tables(tables), temporary, compression="zstd")
+    temporary.rename(path)
 
 
 def read(path: Path) -> Iterator[Expert]:

@@ -9,19 +9,19 @@ import sys
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from random import Random
 from typing import cast
 
 from actors.calls import CALL_FORMATS
-from cluster.experts import Act, following, play, replays, write
+from cluster.experts import Act, following, play, read, replays, write
 from envs.agent import Agent, heard
 from envs.author import AuthorError
 from envs.degrade import degrade
 from envs.environment import Entry, environment
-from envs.types import Json, Message, Task, Trajectory
+from envs.types import Json, Message, Stop, Task, Trajectory
 
 SHAPE = '{"task_id": "shop/train/1/0", "messages": [{"role": "assistant", "content": "...", "tool_calls": [...]}, ...]}'
 MAX_SHOWN = 5
@@ -34,36 +34,62 @@ class Plan:
     task: Task
     source: str
     act: Act
+    number: int = 0  # among those of the same task and source
+
+    @property
+    def id(self) -> str:
+        return f"{self.source}/{self.task.id}/{self.number}"
+
+
+@dataclass(frozen=True, slots=True)
+class Played:
+    """`problem` says why there is no trajectory to keep; "" where there is."""
+
+    plan: Plan
+    trajectory: Trajectory
+    problem: str = ""
 
 
 def main(arguments: argparse.Namespace) -> int:
-    """Exit status 0 where the file was written, 1 where an endpoint failed, 2 where nothing could be begun."""
+    """Exit status 0 where all was played, 1 where an endpoint failed or nothing came of it, 2 where nothing could be begun."""
+    out = Path(arguments.out)
     try:
         entry = environment(arguments.env)
         entry.ready()
+        known = {one.id for one in read(out)} if arguments.resume and out.exists() else set[str]()
         plans = list(_plans(arguments, entry))
         if not plans:
             raise ValueError(f"{arguments.env} has no {arguments.split} task of these levels; it has {', '.join(entry.levels)}")
     except (ValueError, OSError) as error:
         print(f"tiltyard: {error}", file=sys.stderr)
         return 2
-    try:
-        with ThreadPoolExecutor(arguments.parallel) as pool:
-            played = list(pool.map(partial(_play, most=arguments.max_turns), plans, range(len(plans))))
-    except AuthorError as error:
-        print(f"tiltyard: {error}", file=sys.stderr)
-        return 1
-    kept = [(plan, one) for plan, one, is_same in played if is_same and one.turns]
+    left, failed = [plan for plan in plans if plan.id not in known], list[AuthorError]()
+    with ThreadPoolExecutor(arguments.parallel) as pool:
+        played = list(pool.map(partial(_play, most=arguments.max_turns, failed=failed), left))
+    kept = [one for one in played if not one.problem]
     if kept:
-        write(Path(arguments.out), [(plan.task, one) for plan, one in kept], split=arguments.split)
-    _tell(kept, [one for plan, one, is_same in played if not (is_same and one.turns)], arguments.out)
-    return 0 if kept else 1
+        write(out, [(one.plan.task, one.trajectory) for one in kept], split=arguments.split, after=out if known else None)
+    _tell(kept, [one for one in played if one.problem], arguments.out)
+    if failed:
+        print(f"tiltyard: {failed[0]}\nWhat was played is kept; the same command with --resume plays the rest", file=sys.stderr)
+    return int(bool(failed) or not (kept or known))
 
 
-def _play(plan: Plan, number: int, *, most: int) -> tuple[Plan, Trajectory, bool]:
-    """The episode, and whether it replays."""
-    trajectory = play(plan.task, plan.act, id=f"{plan.source}/{plan.task.id}/{number}", most=most)
-    return plan, trajectory, replays(plan.task, trajectory)
+def _play(plan: Plan, *, most: int, failed: list[AuthorError]) -> Played:
+    """The episode, checked to replay. Once an endpoint has `failed` nothing more is played."""
+    nothing = Trajectory(plan.id, plan.task.id, (), Stop.FAULT)
+    if failed:
+        return Played(plan, nothing, "not played")
+    try:
+        trajectory = play(plan.task, plan.act, id=plan.id, most=most)
+        if not trajectory.turns:
+            return Played(plan, trajectory, "has no message")
+        return Played(plan, trajectory, "" if replays(plan.task, trajectory) else "does not replay")
+    except AuthorError as error:
+        failed.append(error)
+        return Played(plan, nothing, str(error))
+    except Exception as error:  # the environment's: one trajectory is lost to it, the others are not
+        return Played(plan, nothing, f"{type(error).__name__}: {error}")
 
 
 def _plans(arguments: argparse.Namespace, entry: Entry) -> Iterator[Plan]:
@@ -101,10 +127,13 @@ def _references(pools: Mapping[str, list[Task]], entry: Entry, *, share: float, 
 
 def _imported(path: Path, pools: Mapping[str, Sequence[Task]], calls: str) -> Iterator[Plan]:
     known = {task.id: task for pool in pools.values() for task in pool}
+    seen: Counter[str] = Counter()
     for number, line in enumerate(path.read_text(encoding="utf-8").split("\n"), start=1):
         if line.strip():
             try:
-                yield _recorded(line, known, calls)
+                plan = _recorded(line, known, calls)
+                yield replace(plan, number=seen[plan.task.id])
+                seen[plan.task.id] += 1
             except ValueError as error:
                 raise ValueError(f"{path}, line {number}: {error}") from error
 
@@ -136,15 +165,15 @@ def _acted(messages: Sequence[Mapping[str, Json]], task: Task, calls: str) -> li
     return [one if one.calls or one.malformed else CALL_FORMATS[calls].parse(one.content) for one in found]
 
 
-def _tell(kept: Sequence[tuple[Plan, Trajectory]], lost: Sequence[Trajectory], out: str) -> None:
+def _tell(kept: Sequence[Played], lost: Sequence[Played], out: str) -> None:
     print(f"{'source':16}{'trajectories':>13}{'solved':>8}{'actions':>9}")
-    counts = Counter(plan.source for plan, _ in kept)
-    for source, count in sorted(counts.items()):
-        own = [one for plan, one in kept if plan.source == source]
-        print(f"{source:16}{count:13}{sum(one.success for one in own):8}{sum(len(one.turns) for one in own) / count:9.1f}")
+    for source in sorted({one.plan.source for one in kept}):
+        own = [one.trajectory for one in kept if one.plan.source == source]
+        actions = sum(len(one.turns) for one in own) / len(own)
+        print(f"{source:16}{len(own):13}{sum(one.success for one in own):8}{actions:9.1f}")
     for one in lost[:MAX_SHOWN]:
-        print(f"left out: {one.id} {'does not replay' if one.turns else 'has no message'}")
+        print(f"left out: {one.plan.id}: {one.problem}")
     if len(lost) > MAX_SHOWN:
         print(f"left out: {len(lost) - MAX_SHOWN} more")
-    solved = sum(one.success for _, one in kept)
+    solved = sum(one.trajectory.success for one in kept)
     print(f"{len(kept)} trajectories, {solved} of them solve their task" + (f": {out}" if kept else "; no file was written"))

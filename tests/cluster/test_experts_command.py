@@ -93,12 +93,16 @@ def test_a_broken_log_names_the_line(tmp_path: Path, line: str, words: str, caps
 
 
 @contextmanager
-def acting() -> Iterator[str]:
-    """A server whose model plays the reference of the task it is asked about: known by its last user message."""
+def acting(*, replies: int = 10**9) -> Iterator[str]:
+    """A server whose model plays the reference of the task it is asked about, and fails after so many replies."""
+    left = iter(range(replies))
     by_request = {task.messages[-1].content: task for task in reversed(POOL)}
 
     class Handler(BaseHTTPRequestHandler):
         def do_POST(self) -> None:
+            if next(left, None) is None:
+                self.send_error(400)
+                return
             asked = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
             opening = len(POOL[0].messages)
             task = by_request[asked["messages"][opening - 1]["content"]]
@@ -128,6 +132,19 @@ def test_a_model_plays_and_what_it_did_is_recorded(tmp_path: Path) -> None:
     with acting() as url:
         assert experts(out, "--endpoint", url, "--model", "m", "--parallel", "4") == 0
     assert sum(one.success for one in read(out)) >= 15  # the same request may stand in tasks with other catalogues
+
+
+def test_what_was_played_before_an_endpoint_failed_is_kept_and_gone_on_from(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out, whole, told = tmp_path / "part.parquet", tmp_path / "whole.parquet", ("--model", "m", "--endpoint")
+    with acting(replies=30) as url:
+        assert experts(out, *told, url) == 1
+    first = list(read(out))
+    assert 3 <= len(first) < 20 and "--resume plays the rest" in capsys.readouterr().err
+    with acting() as url:
+        assert experts(out, *told, url, "--resume") == experts(whole, *told, url) == 0
+    assert list(read(out)) == list(read(whole)) and list(read(out))[: len(first)] == first
 
 
 def test_an_endpoint_that_does_not_answer_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
