@@ -118,6 +118,7 @@ def _joined(left: Microbatch, right: Microbatch) -> Microbatch:
         advantages_A=both(left.advantages_A, right.advantages_A),
         temperatures_A=both(left.temperatures_A, right.temperatures_A),
         weights_A=both(left.weights_A, right.weights_A),
+        imitated_A=both(left.imitated_A, right.imitated_A),
     )
 
 

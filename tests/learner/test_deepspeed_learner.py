@@ -59,6 +59,7 @@ def microbatch(seed: int, num_tokens: int, num_actions: int) -> Microbatch:
         advantages_A=random.normal(size=num_actions).astype(np.float32),
         temperatures_A=np.ones(num_actions, np.float32),
         weights_A=np.full(num_actions, 1 / 24, np.float32),
+        imitated_A=np.arange(num_actions) % 4 == 3,
     )
 
 
