@@ -140,6 +140,8 @@ def _read(path: Path, *below: Path) -> DictConfig | ListConfig:
     told = OmegaConf.load(path)
     if not isinstance(told, DictConfig):
         return told
+    if isinstance(learner := told.get("learner"), DictConfig):
+        learner.pop("loss", None)  # older runs say it; it always followed from the credit
     base, single = told.pop("base", None), told.pop("set", None) or []
     if base is not None:
         under = path.parent / str(base)

@@ -108,3 +108,8 @@ def test_simulations_from_states_go_without_redundancy() -> None:
             next(path for path in EXPERIMENTS if path.name == "shop.yaml"),
             [stage, "curriculum.experts=x.parquet", "actors.redundancy=1"],
         )
+
+
+def test_the_config_of_an_older_run_is_read(tmp_path: Path) -> None:
+    (tmp_path / "config.yaml").write_text("learner: {loss: nll, credit: success}")
+    assert load(tmp_path / "config.yaml").learner.credit == "success"
