@@ -20,7 +20,8 @@ def summarise(finished: Sequence[Group], trained: Sequence[Group], *, version: i
     episodes = [trajectory for group in finished if not group.assignment.max_turns for trajectory in group.trajectories]
     whole = [one for one in episodes if all(turn.author is Author.POLICY for turn in one.turns)]
     count = len(trajectories)
-    names = sorted({name for trajectory in trajectories for name in trajectory.parts})
+    # The part of that name is of all trajectories, those begun midway too.
+    names = sorted({name for trajectory in trajectories for name in trajectory.parts} - {"success"})
     tokens = sum(trajectory.num_action_tokens for trajectory in trajectories)
     turns = [turn for trajectory in trajectories for turn in trajectory.turns]
     cancelled = [length for group in finished for length in group.cancelled]

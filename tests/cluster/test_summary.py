@@ -10,7 +10,10 @@ from envs.types import Assignment, Author, Group, Message, Observation, Stop, Tr
 def group(number: int, *, start: tuple[Message, ...], successes: list[bool]) -> Group:
     task = environment("shop").taskset("train", "1")[0]
     turns = tuple(Turn((), (), (), (), message, Observation(()), Author.EXPERT) for message in start)
-    trajectories = tuple(Trajectory(str(k), task.id, turns, Stop.DONE, success=won) for k, won in enumerate(successes))
+    parts = {"success": 1.0, "calls": 0.5}
+    trajectories = tuple(
+        Trajectory(str(k), task.id, turns, Stop.DONE, parts=parts, success=won) for k, won in enumerate(successes)
+    )
     return Group(Assignment(number, task, "easy", 0.0, "progress", len(successes), start=start), trajectories)
 
 
