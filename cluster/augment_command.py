@@ -17,8 +17,8 @@ from cluster.config import Config, ConfigError, load_run
 from cluster.placement import tasks
 from cluster.store import read
 from envs.augmentation import Rules
-from envs.author import AuthorError, Endpoint
 from envs.config import rules
+from envs.endpoint import Endpoint, EndpointError
 from envs.hint_author import Draft, Failure, draft, failures
 from envs.types import Message, ToolCall
 
@@ -59,7 +59,7 @@ def main(arguments: argparse.Namespace) -> int:
         for one in chosen:
             drafts.append(draft(one.first, known, writer=endpoint, judge=endpoint))
             print(f"{one.first.tool}: {one.first.error!r}: {drafts[-1].reason}", flush=True)
-    except AuthorError as error:
+    except EndpointError as error:
         print(f"tiltyard: {error}", file=sys.stderr)
         return 1
     finally:

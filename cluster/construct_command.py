@@ -16,13 +16,15 @@ from pathlib import Path
 from cluster.config import ClusterConfig, ConfigError
 from cluster.construction import JOURNAL, MANIFEST, Construction, Settings, Summary
 from cluster.session import session
-from envs.author import Author, AuthorError, Endpoint
+from envs.author import Author
 from envs.construct.decompose import read_question
 from envs.construct.embedded.author import EmbeddedAuthor, questions
 from envs.construct.pipeline import Builder
 from envs.construct.records import Question
 from envs.constructed.imports import FORMATS, load
-from envs.constructed.tasks import FILE, lines
+from envs.constructed.tasks import FILE
+from envs.endpoint import Endpoint, EndpointError
+from envs.json_lines import lines
 from envs.sandbox import Sandbox, SandboxError
 
 EMBEDDED = "embedded"
@@ -46,7 +48,7 @@ def main(arguments: argparse.Namespace) -> int:
     except (ConfigError, SandboxError, ValueError) as error:
         print(f"tiltyard: {error}", file=sys.stderr)
         return 2
-    except AuthorError as error:
+    except EndpointError as error:
         print(f"tiltyard: {error}\nNothing is lost: the same command goes on from here.", file=sys.stderr)
         return 1
     except KeyboardInterrupt:

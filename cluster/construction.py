@@ -18,10 +18,10 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from cluster.codec import dumps, loads
 from cluster.config import ConfigError
 from cluster.remote import LocalSpawn, RaySpawn, Resources, Spawn
-from envs.author import AuthorError
 from envs.construct.pipeline import STAGES, Advance, Builder, Record, Usage
 from envs.construct.records import Built, Question, Rejected
 from envs.constructed.tasks import FILE, SPLITS, line
+from envs.endpoint import EndpointError
 from envs.types import Json
 
 JOURNAL, REJECTED, MANIFEST = "journal.jsonl", "rejected.jsonl", "manifest.json"
@@ -73,14 +73,14 @@ class Builders:
         self._builders = [self._start() for _ in range(max(num_actors, 1))]
 
     async def advance(self, number: int, id: str, stage: str, record: Record) -> Advance:
-        """Raises AuthorError, and what a builder's process died of the third time."""
+        """Raises EndpointError, and what a builder's process died of the third time."""
         place = number % len(self._builders)
         for deaths_left in (2, 1, 0):
             builder = self._builders[place]
             try:
                 return await builder.advance(id, stage, record)
             except Exception as error:
-                if isinstance(error, AuthorError) or not deaths_left:
+                if isinstance(error, EndpointError) or not deaths_left:
                     raise
                 if self._builders[place] is builder:  # others may have met the same death
                     self._builders[place] = self._start()
@@ -104,7 +104,7 @@ class Construction:
         self.summary = self._finished()
 
     async def run(self, make: Callable[[], Builder], num_actors: int) -> Summary:
-        """All questions, by as many Ray actors, or in this process. Raises AuthorError; what is done by then is kept."""
+        """All questions, by as many Ray actors, or in this process. Raises EndpointError; what is done by then is kept."""
         self._folder.mkdir(parents=True, exist_ok=True)
         self._read_journal()
         builders = Builders(make, num_actors)
@@ -121,8 +121,8 @@ class Construction:
                 async with asyncio.TaskGroup() as tasks:
                     for number, id in enumerate(id for id in self._records if not self._is_done(id)):
                         tasks.create_task(work(number, id))
-            except* AuthorError as failed:
-                raise AuthorError(str(failed.exceptions[0])) from failed
+            except* EndpointError as failed:
+                raise EndpointError(str(failed.exceptions[0])) from failed
         return self._finish()
 
     async def _take(self, builders: Builders, number: int, id: str, journal: TextIO) -> None:

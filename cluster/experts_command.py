@@ -17,10 +17,11 @@ from typing import cast
 
 from actors.calls import CALL_FORMATS
 from cluster.experts import Act, following, play, read, replays, write
-from envs.agent import Agent, heard
-from envs.author import AuthorError
+from envs.agent import act, heard
 from envs.degrade import degrade
+from envs.endpoint import Endpoint, EndpointError
 from envs.environment import Entry, environment
+from envs.json_lines import lines
 from envs.types import Json, Message, Stop, Task, Trajectory
 
 SHAPE = '{"task_id": "shop/train/1/0", "messages": [{"role": "assistant", "content": "...", "tool_calls": [...]}, ...]}'
@@ -63,7 +64,7 @@ def main(arguments: argparse.Namespace) -> int:
     except (ValueError, OSError) as error:
         print(f"tiltyard: {error}", file=sys.stderr)
         return 2
-    left, failed = [plan for plan in plans if plan.id not in known], list[AuthorError]()
+    left, failed = [plan for plan in plans if plan.id not in known], list[EndpointError]()
     with ThreadPoolExecutor(arguments.parallel) as pool:
         played = list(pool.map(partial(_play, most=arguments.max_turns, failed=failed), left))
     kept = [one for one in played if not one.problem]
@@ -75,7 +76,7 @@ def main(arguments: argparse.Namespace) -> int:
     return int(bool(failed) or not (kept or known))
 
 
-def _play(plan: Plan, *, most: int, failed: list[AuthorError]) -> Played:
+def _play(plan: Plan, *, most: int, failed: list[EndpointError]) -> Played:
     """The episode, checked to replay. Once an endpoint has `failed` nothing more is played."""
     nothing = Trajectory(plan.id, plan.task.id, (), Stop.FAULT)
     if failed:
@@ -85,7 +86,7 @@ def _play(plan: Plan, *, most: int, failed: list[AuthorError]) -> Played:
         if not trajectory.turns:
             return Played(plan, trajectory, "has no message")
         return Played(plan, trajectory, "" if replays(plan.task, trajectory) else "does not replay")
-    except AuthorError as error:
+    except EndpointError as error:
         failed.append(error)
         return Played(plan, nothing, str(error))
     except Exception as error:  # the environment's: one trajectory is lost to it, the others are not
@@ -104,9 +105,9 @@ def _plans(arguments: argparse.Namespace, entry: Entry) -> Iterator[Plan]:
     elif arguments.endpoint:
         if not arguments.model:
             raise ValueError("--endpoint needs --model, the one to ask there")
-        agent = Agent(arguments.endpoint, arguments.model, os.environ.get("OPENAI_API_KEY", ""))
+        agent = Endpoint(arguments.endpoint, arguments.model, os.environ.get("OPENAI_API_KEY", ""))
         for task in (task for pool in pools.values() for task in pool):
-            yield Plan(task, arguments.model, agent.act)
+            yield Plan(task, arguments.model, partial(act, agent))
     else:
         yield from _references(pools, entry, share=arguments.degraded, seed=arguments.seed)
 
@@ -128,14 +129,13 @@ def _references(pools: Mapping[str, list[Task]], entry: Entry, *, share: float, 
 def _imported(path: Path, pools: Mapping[str, Sequence[Task]], calls: str) -> Iterator[Plan]:
     known = {task.id: task for pool in pools.values() for task in pool}
     seen: Counter[str] = Counter()
-    for number, line in enumerate(path.read_text(encoding="utf-8").split("\n"), start=1):
-        if line.strip():
-            try:
-                plan = _recorded(line, known, calls)
-                yield replace(plan, number=seen[plan.task.id])
-                seen[plan.task.id] += 1
-            except ValueError as error:
-                raise ValueError(f"{path}, line {number}: {error}") from error
+    for number, line in lines(path):
+        try:
+            plan = _recorded(line, known, calls)
+            yield replace(plan, number=seen[plan.task.id])
+            seen[plan.task.id] += 1
+        except ValueError as error:
+            raise ValueError(f"{path}, line {number}: {error}") from error
 
 
 def _recorded(line: str, known: Mapping[str, Task], calls: str) -> Plan:

@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from envs.environment import environment
+from envs.json_lines import lines
 from envs.types import Json
 from envs.webshop.goals import goals
 from envs.webshop.products import Product, catalogue
@@ -30,19 +31,19 @@ def parity(folder: str) -> int:
     if not file.is_file():
         print(f"{file}: not there, no recorded purchases to compare with")
         return 0
-    lines: list[dict[str, Json]] = [json.loads(line) for line in file.read_text(encoding="utf-8").split("\n") if line.strip()]
+    rows: list[dict[str, Json]] = [json.loads(line) for _, line in lines(file)]
     nouns = title_nouns()
-    differing = sum(not is_equal(rescored(line, catalogue(folder), nouns=nouns), line) for line in lines)
+    differing = sum(not is_equal(rescored(line, catalogue(folder), nouns=nouns), line) for line in rows)
     print(
-        f"recorded purchases: reward and all parts equal in {len(lines) - differing} of {len(lines)}, by {model() or 'all words'}"
+        f"recorded purchases: reward and all parts equal in {len(rows) - differing} of {len(rows)}, by {model() or 'all words'}"
     )
-    print(f"  with every word for a noun: {_same(lines, folder, all_words)} rewards of {len(lines)} equal")
+    print(f"  with every word for a noun: {_same(rows, folder, all_words)} rewards of {len(rows)} equal")
     return differing
 
 
-def _same(lines: Sequence[dict[str, Json]], folder: str, nouns: Nouns) -> int:
+def _same(rows: Sequence[dict[str, Json]], folder: str, nouns: Nouns) -> int:
     """How many rewards, whatever their parts, are those recorded."""
-    return sum(abs(rescored(line, catalogue(folder), nouns=nouns).reward - float(str(line["reward"]))) < 1e-9 for line in lines)
+    return sum(abs(rescored(line, catalogue(folder), nouns=nouns).reward - float(str(line["reward"]))) < 1e-9 for line in rows)
 
 
 def solved(name: str) -> None:

@@ -1,46 +1,19 @@
-"""A language model that acts: any OpenAI-compatible endpoint that can call tools, vLLM's own server included."""
+"""A language model that acts through an endpoint that can call tools."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, cast
 
-import openai
-
-from envs.author import AuthorError
+from envs.endpoint import Endpoint
 from envs.types import Json, Message, Task, ToolCall
 
 
-@dataclass(frozen=True)
-class Agent:
-    """`url` is the base, such as http://127.0.0.1:8000/v1; without a key one is sent that servers of one's own accept."""
-
-    url: str
-    model: str
-    key: str = ""
-    timeout_s: float = 120.0
-    temperature: float = 0.7
-    max_tokens: int = 1024
-
-    def act(self, task: Task, conversation: Sequence[Message]) -> Message:
-        """Its next message. Raises AuthorError where none comes."""
-        client = openai.OpenAI(base_url=self.url, api_key=self.key or "none", timeout=self.timeout_s, max_retries=2)
-        ask: Any = client.chat.completions.create
-        try:
-            reply = ask(
-                model=self.model,
-                messages=spoken(conversation),
-                tools=list(task.tools),
-                temperature=self.temperature,
-                max_tokens=self.max_tokens,
-            )
-        except openai.OpenAIError as error:
-            raise AuthorError(f"{self.url}, model {self.model!r}: {error}; is the server up, and the key right?") from error
-        if not reply.choices:
-            raise AuthorError(f"{self.url}, model {self.model!r}: a reply without a message")
-        return heard(reply.choices[0].message.model_dump(exclude_none=True))
+def act(endpoint: Endpoint, task: Task, conversation: Sequence[Message]) -> Message:
+    """The model's next message. Raises EndpointError where none comes."""
+    reply = endpoint.complete(spoken(conversation), task.tools)
+    return heard(reply.choices[0].message.model_dump(exclude_none=True))
 
 
 def spoken(conversation: Sequence[Message]) -> list[dict[str, Json]]:

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import ast
-import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import cast
 
 from envs.call_text import NotACall, read_list, tool_call
+from envs.json_lines import objects
 from envs.types import Json, ToolCall
 
 LEVELS = ("multi_step", "multi_turn")
@@ -42,9 +42,9 @@ class Scenario:
 def scenarios(folder: str, level: str) -> Sequence[Scenario]:
     """The level's tasks in their order. ValueError names the file, the line and the remedy."""
     name = f"data_agent_{level}.json"
-    answers = {str(row.get("id")): (line, row) for line, row in _rows(Path(folder) / DATA / "possible_answer" / name)}
+    answers = {str(row.get("id")): (line, row) for line, row in objects(Path(folder) / DATA / "possible_answer" / name, REMEDY)}
     found = []
-    for line, row in _rows(Path(folder) / DATA / name):
+    for line, row in objects(Path(folder) / DATA / name, REMEDY):
         try:
             if row["id"] not in answers:
                 raise ValueError(f"{row['id']} has no line in {DATA / 'possible_answer' / name}")
@@ -70,23 +70,6 @@ def policies(folder: str) -> Mapping[str, str]:
             case _:
                 pass
     return found
-
-
-def _rows(path: Path) -> Iterator[tuple[int, dict[str, Json]]]:
-    try:
-        lines = path.read_text(encoding="utf-8").split("\n")
-    except (OSError, UnicodeError) as error:
-        raise ValueError(f"{path}: cannot be read ({error}); {REMEDY}") from error
-    for number, line in enumerate(lines, start=1):
-        if not line.strip():
-            continue
-        try:
-            row = json.loads(line)
-        except ValueError as error:
-            raise ValueError(f"{path}, line {number}: not JSON ({error}); {REMEDY}") from error
-        if not isinstance(row, dict):
-            raise ValueError(f"{path}, line {number}: not an object; {REMEDY}")
-        yield number, row
 
 
 def _scenario(row: Mapping[str, Json], answer: Mapping[str, Json]) -> Scenario:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from envs.user import UserModel
+from envs.endpoint import Endpoint
+from envs.user import say
 
 DONE = "finish conversation"
 MAX_REPLIES = 20
@@ -16,7 +17,7 @@ As long as something that you want has not been done, ask for it. When all of it
 
 
 class User:
-    def __init__(self, model: UserModel, instruction: str) -> None:
+    def __init__(self, model: Endpoint, instruction: str) -> None:
         self._model, self._system, self._said = model, SYSTEM.format(instruction=instruction), list[str]()
 
     @property
@@ -25,10 +26,10 @@ class User:
         return len(self._said) >= 2 * MAX_REPLIES or (bool(self._said) and DONE in self._said[-1].lower())
 
     def reply(self, heard: str) -> str:
-        """Raises AuthorError where the model says nothing."""
+        """Raises EndpointError where the model says nothing."""
         self._said.append(f"Assistant: {heard}")
         told = "\n".join(self._said)
         asked = [{"role": "system", "content": self._system}, {"role": "user", "content": f"{told}\n\nWhat do you say next?"}]
-        said = self._model.ask([*asked]).removeprefix("User:").strip()
+        said = say(self._model, asked).removeprefix("User:").strip()
         self._said.append(f"User: {said}")
         return said

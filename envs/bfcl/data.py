@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -12,6 +11,7 @@ from typing import cast
 import bfcl_eval
 
 from envs.bfcl.world import CLASSES
+from envs.json_lines import objects
 from envs.types import Json
 
 DATA = Path(bfcl_eval.__file__).parent / "data"
@@ -68,20 +68,7 @@ def tools(name: str, folder: Path = DATA) -> Sequence[Mapping[str, Json]]:
 
 def rows(path: Path) -> Iterator[tuple[int, dict[str, Json]]]:
     """(line number, object) of a file of JSON lines. ValueError names the line and the remedy."""
-    try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeError) as error:
-        raise ValueError(f"{path}: cannot be read ({error}); {REMEDY}") from error
-    for number, line in enumerate(text.split("\n"), start=1):
-        if not line.strip():
-            continue
-        try:
-            row = json.loads(line)
-        except ValueError as error:
-            raise ValueError(f"{path}, line {number}: not JSON ({error}); is it cut off? {REMEDY}") from error
-        if not isinstance(row, dict):
-            raise ValueError(f"{path}, line {number}: not an object; {REMEDY}")
-        yield number, row
+    return objects(path, REMEDY)
 
 
 def _scenario(row: dict[str, Json], answers: Mapping[str, dict[str, Json]]) -> Scenario:

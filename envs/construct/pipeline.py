@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import cast
 
-from envs.author import Author, Reply
+from envs.author import Author
 from envs.construct.decompose import decompose
 from envs.construct.deploy import deploy
 from envs.construct.document import document
@@ -17,6 +17,7 @@ from envs.construct.integrate import integrate
 from envs.construct.records import Built, Question, Rejected, Scenario, Toolset
 from envs.construct.scale import scale
 from envs.construct.stage import GivenUp, attempt
+from envs.endpoint import Reply
 from envs.sandbox import Sandbox
 
 Record = Question | Scenario | Toolset | Built
@@ -56,7 +57,7 @@ class Builder:
         self._sandbox = Sandbox(workers=workers, insecure=insecure)
 
     async def advance(self, id: str, stage: str, record: Record) -> Advance:
-        """The record that this stage makes of it, or why the question is given up. Raises AuthorError."""
+        """The record that this stage makes of it, or why the question is given up. Raises EndpointError."""
         return await asyncio.to_thread(self._advance, id, stage, record)
 
     def _advance(self, id: str, stage: str, record: Record) -> Advance:

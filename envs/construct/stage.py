@@ -11,8 +11,9 @@ from jsonschema import Draft202012Validator
 from jsonschema.exceptions import SchemaError, best_match
 
 from envs.answers import leaves_of, pieces, tells
-from envs.author import Author, NoReply, Unreadable, ask_json
+from envs.author import Author, Unreadable, ask_json
 from envs.construct.records import Scenario, SubQuestion, Toolset, name_of
+from envs.endpoint import NoReply
 from envs.types import Json, ToolCall
 
 TRIES = 3
@@ -31,7 +32,7 @@ class GivenUp(ValueError):
 
 
 def attempt(stage: Callable[[Before, Ask], After], record: Before, author: Author) -> After:
-    """The stage's next record. Raises GivenUp after TRIES; AuthorError where the author cannot be asked at all."""
+    """The stage's next record. Raises GivenUp after TRIES; EndpointError where the author cannot be asked at all."""
     reason = ""
     for _ in range(TRIES):
 

@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import cast
 
-from envs.constructed.tasks import NESTED, lines, task
+from envs.constructed.tasks import NESTED, task
+from envs.json_lines import lines
 from envs.sandbox import Sandbox
 from envs.types import Json
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import cast
 
 from envs.construct.records import KINDS, Built, name_of
+from envs.json_lines import lines
 from envs.truth import Reference, SubAnswer, references
 from envs.types import Json, Message, Task, ToolCall
 
@@ -81,15 +82,6 @@ def read(path: Path, name: str) -> Iterator[tuple[str, Task]]:
             yield str(entry.get("split", "test")), task(entry, name)
         except ValueError as error:
             raise ValueError(f"{path}, line {number}: {error}") from error
-
-
-def lines(path: Path) -> list[tuple[int, str]]:
-    """The lines of a file of JSON lines that are not empty, by number from 1. Raises OSError and UnicodeError.
-
-    Texts may hold characters that `str.splitlines` takes for the end of a line.
-    """
-    texts = path.read_text(encoding="utf-8").split("\n")
-    return [(number, text) for number, text in enumerate(texts, start=1) if text.strip()]
 
 
 def taskset(folder: str, split: str, level: str) -> Sequence[Task]:

@@ -9,7 +9,7 @@ from typing import Protocol
 from tau2.user.base import OUT_OF_SCOPE, STOP, TRANSFER
 from tau2.utils.utils import DATA_DIR
 
-from envs.user import needed
+from envs.user import needed, say
 
 ENDS = (STOP, TRANSFER, OUT_OF_SCOPE)
 GUIDELINES = DATA_DIR / "tau2" / "user_simulator" / "simulation_guidelines.md"
@@ -17,7 +17,7 @@ GUIDELINES = DATA_DIR / "tau2" / "user_simulator" / "simulation_guidelines.md"
 
 class User(Protocol):
     def answer(self, told: str) -> str:
-        """What the user says to these words of the agent. Raises AuthorError where nothing is said."""
+        """What the user says to these words of the agent. Raises EndpointError where nothing is said."""
         ...
 
 
@@ -31,7 +31,7 @@ class Customer:
 
     def answer(self, told: str) -> str:
         heard = [*self._heard, {"role": "user", "content": told}]
-        said = self._model.ask(heard)
+        said = say(self._model, heard)
         self._heard = [*heard, {"role": "assistant", "content": said}]
         return said
 

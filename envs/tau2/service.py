@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import cast
 
-from envs.author import AuthorError
 from envs.conversation import MALFORMED
+from envs.endpoint import EndpointError
 from envs.tau2.calls import Calls
 from envs.tau2.customer import ENDS, Customer, User
 from envs.tau2.domains import criteria, package_tasks, reference_hash, world
@@ -98,5 +98,5 @@ def _opening(user: User) -> str:
     for end in ENDS:
         opening = opening.replace(end, "")
     if not opening.strip():
-        raise AuthorError("τ²-bench's user ended the conversation before it began; use a model that follows its guidelines")
+        raise EndpointError("τ²-bench's user ended the conversation before it began; use a model that follows its guidelines")
     return opening.strip()

@@ -2,12 +2,10 @@
 
 import json
 import re
-import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from dataclasses import replace
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -21,6 +19,7 @@ from cluster.store import SCHEMA
 from curriculum.config import CurriculumConfig, StageConfig
 from envs.agent import spoken
 from envs.environment import environment
+from tests.envs.openai_server import answering
 
 SHOP = environment("shop")
 POOL = SHOP.taskset("train", "2")[:20]
@@ -92,39 +91,21 @@ def test_a_broken_log_names_the_line(tmp_path: Path, line: str, words: str, caps
     assert str(log) in told and re.search(words, told)
 
 
-@contextmanager
-def acting(*, replies: int = 10**9) -> Iterator[str]:
+def acting(*, replies: int = 10**9) -> AbstractContextManager[str]:
     """A server whose model plays the reference of the task it is asked about, and fails after so many replies."""
     left = iter(range(replies))
     by_request = {task.messages[-1].content: task for task in reversed(POOL)}
 
-    class Handler(BaseHTTPRequestHandler):
-        def do_POST(self) -> None:
-            if next(left, None) is None:
-                self.send_error(400)
-                return
-            asked = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-            opening = len(POOL[0].messages)
-            task = by_request[asked["messages"][opening - 1]["content"]]
-            done = sum(one["role"] == "assistant" for one in asked["messages"][opening:])
-            (message,) = spoken([SHOP.oracle(task)[done]])
-            choice = {"index": 0, "finish_reason": "stop", "message": message}
-            body = json.dumps({"id": "1", "object": "chat.completion", "created": 0, "model": "m", "choices": [choice]}).encode()
-            self.send_response(200)
-            self.send_header("Content-Type", "application/json")
-            self.send_header("Content-Length", str(len(body)))
-            self.end_headers()
-            self.wfile.write(body)
+    def answer(asked: dict[str, Any]) -> dict[str, Any] | None:
+        if next(left, None) is None:
+            return None
+        opening = len(POOL[0].messages)
+        task = by_request[asked["messages"][opening - 1]["content"]]
+        done = sum(one["role"] == "assistant" for one in asked["messages"][opening:])
+        (message,) = spoken([SHOP.oracle(task)[done]])
+        return message
 
-        def log_message(self, *_: object) -> None: ...
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    try:
-        yield f"http://127.0.0.1:{server.server_port}/v1"
-    finally:
-        server.shutdown()
-        server.server_close()
+    return answering(answer)
 
 
 def test_a_model_plays_and_what_it_did_is_recorded(tmp_path: Path) -> None:

@@ -3,20 +3,29 @@
 import json
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
 
 Reply = Callable[[str, str], str]  # system and user message -> what the model says
+Answer = Callable[[dict[str, Any]], dict[str, Any] | None]  # request -> the assistant's message; none where it fails
+
+
+def serving(reply: Reply) -> AbstractContextManager[str]:
+    """The base URL, while it serves."""
+    return answering(lambda asked: {"role": "assistant", "content": reply(*(one["content"] for one in asked["messages"][:2]))})
 
 
 @contextmanager
-def serving(reply: Reply) -> Iterator[str]:
-    """The base URL, while it serves."""
+def answering(answer: Answer) -> Iterator[str]:
+    """The same, for what depends on the whole request or is more than words."""
 
     class Handler(BaseHTTPRequestHandler):
         def do_POST(self) -> None:
-            asked = json.loads(self.rfile.read(int(self.headers["Content-Length"])))["messages"]
-            message = {"role": "assistant", "content": reply(asked[0]["content"], asked[1]["content"])}
+            message = answer(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
+            if message is None:
+                self.send_error(400)
+                return
             choice = {"index": 0, "finish_reason": "stop", "message": message}
             body = json.dumps({"id": "1", "object": "chat.completion", "created": 0, "model": "m", "choices": [choice]}).encode()
             self.send_response(200)

@@ -8,7 +8,6 @@ from typing import cast
 
 import pytest
 
-from envs.author import Reply
 from envs.construct.decompose import decompose, read_question
 from envs.construct.deploy import deploy
 from envs.construct.document import document
@@ -19,6 +18,7 @@ from envs.construct.integrate import integrate
 from envs.construct.records import KINDS, Built, Question, Scenario, SubQuestion, Toolset, kind_of
 from envs.construct.scale import scale
 from envs.construct.stage import TRIES, GivenUp, attempt
+from envs.endpoint import Reply
 from envs.sandbox import Sandbox, SandboxError
 from envs.types import Json, ToolCall
 

@@ -6,8 +6,8 @@ from collections.abc import Iterator
 import pytest
 
 from envs.augmentation import Rules, load_rules
-from envs.author import AuthorError, Endpoint
 from envs.bfcl import RULES, oracle, taskset
+from envs.endpoint import Endpoint, EndpointError
 from envs.hint_author import JUDGE, TRIES, Failure, draft, failures, leaks, pattern
 from envs.types import Json, Message, ToolCall
 from tests.envs.openai_server import serving
@@ -100,5 +100,5 @@ def test_an_author_may_see_no_need():
 
 
 def test_an_endpoint_that_is_down_is_named():
-    with pytest.raises(AuthorError, match=r"http://127.0.0.1:9/v1.*is the server up"):
+    with pytest.raises(EndpointError, match=r"http://127.0.0.1:9/v1.*is the server up"):
         Endpoint("http://127.0.0.1:9/v1", "m", timeout_s=2).ask("a", "b")

@@ -1,12 +1,10 @@
 """τ²-bench's airline and retail with a simulated customer, judged as the package judges them."""
 
-import json
 import random
-import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import replace
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
 
 import pytest
 from tau2.data_model.tasks import RewardType
@@ -15,8 +13,8 @@ from cluster.config import Config, ConfigError
 from cluster.preflight import check_levels
 from curriculum.config import CurriculumConfig, StageConfig
 from deploy.tau2_gold import Content, official, played
-from envs.author import AuthorError
 from envs.config import EnvsConfig
+from envs.endpoint import EndpointError
 from envs.tau2.customer import ENDS
 from envs.tau2.domains import DOMAINS, criteria, package_tasks
 from envs.tau2.service import MAX_ERRORS, MAX_MESSAGES, Service
@@ -25,38 +23,21 @@ from envs.types import Message, Stop, Task, ToolCall, Trajectory, Turn
 from envs.user import KEY, MODEL, URL, words
 from rewards.config import RewardsConfig, rubrics
 from rewards.user_turns import verdict
+from tests.envs.openai_server import answering
 
 SPLITS = ("train", "validation", "test")
 NUM_TASKS = 4  # of each level; python -m deploy.tau2_gold plays all
 Heard = list[dict[str, str]]
 
 
-@contextmanager
-def answering(say: Callable[[Heard], str]) -> Iterator[str]:
+def customer(say: Callable[[Heard], str]) -> AbstractContextManager[str]:
     """A server whose model says what `say` makes of the messages it is sent."""
 
-    class Handler(BaseHTTPRequestHandler):
-        def do_POST(self) -> None:
-            asked = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-            assert asked["model"] == "m" and asked["temperature"] == 0 and "tools" not in asked
-            message = {"role": "assistant", "content": say(asked["messages"])}
-            choice = {"index": 0, "finish_reason": "stop", "message": message}
-            body = json.dumps({"id": "1", "object": "chat.completion", "created": 0, "model": "m", "choices": [choice]}).encode()
-            self.send_response(200)
-            self.send_header("Content-Type", "application/json")
-            self.send_header("Content-Length", str(len(body)))
-            self.end_headers()
-            self.wfile.write(body)
+    def answer(asked: dict[str, Any]) -> dict[str, Any]:
+        assert asked["model"] == "m" and asked["temperature"] == 0 and "tools" not in asked
+        return {"role": "assistant", "content": say(asked["messages"])}
 
-        def log_message(self, *_: object) -> None: ...
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    try:
-        yield f"http://127.0.0.1:{server.server_port}/v1"
-    finally:
-        server.shutdown()
-        server.server_close()
+    return answering(answer)
 
 
 @pytest.fixture(autouse=True)
@@ -141,7 +122,7 @@ def test_customer_and_agent_know_only_what_is_said(monkeypatch: pytest.MonkeyPat
     task = next(task for task in everything("airline") if len(task.truth[0]["calls"]) == 2)
     first, second, closing = oracle(task)
     env = Service()
-    with answering(say) as url:
+    with customer(say) as url:
         point_to(monkeypatch, url)
         opening = env.reset(task)
         assert [one.role for one in opening.messages] == ["system", "user"]
@@ -176,7 +157,7 @@ def test_customer_and_agent_know_only_what_is_said(monkeypatch: pytest.MonkeyPat
 def test_the_packages_tokens_end_the_episode(end: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """One in the opening does not: there is nothing yet to be ended."""
     task = taskset("test", "retail")[0]
-    with answering(lambda messages: f"Hello. {end}") as url:
+    with customer(lambda messages: f"Hello. {end}") as url:
         point_to(monkeypatch, url)
         env = Service()
         assert env.reset(task).messages[-1] == Message("user", "Hello.")
@@ -189,18 +170,18 @@ def test_the_packages_tokens_end_the_episode(end: str, monkeypatch: pytest.Monke
 
 @pytest.mark.parametrize("said", ["###STOP###", "", "<think>hm"])
 def test_a_customer_who_says_nothing_is_the_machines_fault(said: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    with answering(lambda messages: said) as url:
+    with customer(lambda messages: said) as url:
         point_to(monkeypatch, url)
-        with pytest.raises(AuthorError, match="user"):
+        with pytest.raises(EndpointError, match="user"):
             Service().reset(taskset("test", "retail")[0])
 
 
 def test_an_endpoint_that_fails_is_named_and_no_failure_of_the_policy(monkeypatch: pytest.MonkeyPatch) -> None:
     env = Service()
-    with answering(lambda messages: "Hello.") as url:
+    with customer(lambda messages: "Hello.") as url:
         point_to(monkeypatch, url)
         env.reset(taskset("test", "retail")[0])
-    with pytest.raises(AuthorError) as error:
+    with pytest.raises(EndpointError) as error:
         env.step(Message("assistant", "Hello?"))
     assert all(word in str(error.value) for word in (url, URL, MODEL, KEY, "'m'"))
 

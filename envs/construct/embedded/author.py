@@ -9,10 +9,10 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import cast
 
-from envs.author import AuthorError, Reply
 from envs.construct.embedded.grammar import FACTORS, NUMBERS, Relation
 from envs.construct.embedded.world import Step, World
 from envs.construct.records import Question
+from envs.endpoint import EndpointError, Reply
 from envs.types import Json
 
 VERBS = ("get", "find", "look_up", "fetch")
@@ -41,11 +41,11 @@ class EmbeddedAuthor:
     """Answers as an endpoint would, from the question's id alone."""
 
     def ask(self, system: str, user: str) -> Reply:
-        """Raises AuthorError where the question is none of its own."""
+        """Raises EndpointError where the question is none of its own."""
         request = cast(dict[str, Json], json.loads(user))
         id = str(cast(dict[str, Json], request["question"])["id"])
         if not id.startswith("embedded/"):
-            raise AuthorError(f"the embedded author answers no question but its own, and {id!r} is none; name an endpoint")
+            raise EndpointError(f"the embedded author answers no question but its own, and {id!r} is none; name an endpoint")
         return Reply(json.dumps(_story(id).reply(str(request["stage"]))))
 
 
