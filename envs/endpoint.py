@@ -44,9 +44,14 @@ class Endpoint:
     def complete(self, messages: Sequence[Mapping[str, Json]], tools: Sequence[Mapping[str, Json]] = ()) -> ChatCompletion:
         """Raises EndpointError where no reply comes."""
         create: Any = _client(self.url, self.key or "none", self.timeout_s).chat.completions.create
-        given = {"tools": list(tools)} if tools else {}
         try:
-            reply = create(model=self.model, messages=messages, temperature=self.temperature, max_tokens=self.max_tokens, **given)
+            reply = create(
+                model=self.model,
+                messages=messages,
+                tools=list(tools) or openai.omit,
+                temperature=self.temperature,
+                max_tokens=self.max_tokens,
+            )
         except openai.APITimeoutError as error:
             raise NoReply(f"{self.url}, model {self.model!r}: no reply within {self.timeout_s:g} s") from error
         except openai.OpenAIError as error:
