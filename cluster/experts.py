@@ -70,6 +70,8 @@ def write(path: Path, played: Sequence[tuple[Task, Trajectory]], *, split: str, 
 
 def read(path: Path) -> Iterator[Expert]:
     """The file's trajectories. ValueError names the file, the row and the remedy."""
+    if not path.is_file():
+        raise ValueError(f"there is no file {path}; make it with tiltyard experts")
     try:
         found = pq.read_table(path, columns=list(COLUMNS))
     except (OSError, pa.ArrowException) as error:

@@ -146,7 +146,7 @@ def test_a_broken_file_is_refused_before_anything_starts(tmp_path: Path) -> None
     check_levels(with_file(good))
     whole = pq.read_table(good)
     cases = {
-        "absent": (lambda path: None, "cannot be read as experts"),
+        "absent": (lambda path: None, "there is no file"),
         "text": (lambda path: path.write_text("hello"), "cannot be read as experts"),
         "cut": (lambda path: path.write_bytes(good.read_bytes()[:-100]), "cannot be read as experts"),
         "columns": (lambda path: pq.write_table(whole.drop_columns(["messages"]), path), "'?messages'?"),
