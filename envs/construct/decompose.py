@@ -7,7 +7,7 @@ from typing import cast
 
 from envs.answers import pieces, tells
 from envs.construct.records import KINDS, Question, Scenario, SubQuestion
-from envs.construct.stage import Ask, Refused
+from envs.construct.stage import Ask, Refused, read_tools
 from envs.types import Json
 
 MOST = 8  # sub-questions
@@ -16,6 +16,7 @@ into sub-questions of which each is answered by one look-up or one computation, 
  - "needs" lists the ids of the sub-questions whose answers one must know first; the text says #id there, never the value.
  - An answer is short: a name, a number, a date.
  - The answers to the sub-questions that nothing else needs make up the answer to the question.
+ - Where "tools" are given, each sub-question is answered by one call of one of them.
  - Where "kind" is given, keep to it: single_hop is one sub-question, parallel_single_hop several without needs, multi_hop a chain
    in which each needs the one before, parallel_multi_hop a mixture.
 Reply with one JSON object: {"sub_questions": [{"id": "1", "text": text, "answer": text, "needs": [ids]}]}"""
@@ -26,6 +27,8 @@ def decompose(question: Question, ask: Ask) -> Scenario:
     asked: dict[str, Json] = {"id": question.id, "text": question.text, "answer": question.answer}
     if question.kind:
         asked["kind"] = question.kind
+    if question.tools:
+        asked["tools"] = [dict(tool) for tool in question.tools]
     reply = ask(SYSTEM, {"stage": "decompose", "question": asked})
     entries = reply.get("sub_questions")
     if not isinstance(entries, list) or not 1 <= len(entries) <= MOST:
@@ -73,13 +76,16 @@ def _check_answer(question: Question, subs: Sequence[SubQuestion]) -> None:
 
 
 def read_question(entry: Mapping[str, Json], number: int) -> Question:
-    """A line of a file of questions: {"question": text, "answer": text, "id": text, "kind": text}, the last two optional.
+    """A line of a file of questions: {"question": text, "answer": text, "id": text, "kind": text, "tools": documents}.
 
-    Raises ValueError.
+    The last three are optional; documents are as OpenAI's API takes tools. Raises ValueError.
     """
     text, answer, kind = entry.get("question"), entry.get("answer"), str(entry.get("kind", ""))
     if not isinstance(text, str) or not text or not isinstance(answer, (str, int, float)) or not str(answer):
         raise ValueError('each line needs "question" and "answer", such as {"question": "How high is ...?", "answer": "812"}')
     if kind and kind not in KINDS:
         raise ValueError(f"the kind {kind!r} is none of: {', '.join(KINDS)}")
-    return Question(str(cast(str, entry.get("id", number))), text, str(answer), kind)
+    tools = entry.get("tools", [])
+    if not isinstance(tools, list):
+        raise ValueError('"tools" is a list of functions with their JSON schema, as OpenAI\'s API takes them')
+    return Question(str(cast(str, entry.get("id", number))), text, str(answer), kind, read_tools(tools))

@@ -12,7 +12,9 @@ Reply with one JSON object: {"tools": [documents], "calls": {sub-question's id: 
 
 
 def integrate(toolset: Toolset, ask: Ask) -> Toolset:
-    """At most as many tools, every one of them with a call. Raises Refused."""
+    """At most as many tools, every one of them with a call; the question's own as they are. Raises Refused."""
+    if toolset.scenario.question.tools:
+        return toolset
     merged = read_toolset(toolset.scenario, ask(SYSTEM, {"stage": "integrate", **shown(toolset)}))
     if len(merged.tools) > len(toolset.tools):
         raise Refused(f"there were {len(toolset.tools)} tools, now there are {len(merged.tools)}: merge, do not add")

@@ -12,12 +12,13 @@ KINDS = ("single_hop", "parallel_single_hop", "multi_hop", "parallel_multi_hop")
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """What a user asks, and the answer. `kind` where one of KINDS is wanted."""
+    """What a user asks, and the answer. `kind` where one of KINDS is wanted, `tools` where these documents are to be kept to."""
 
     id: str
     text: str
     answer: str
     kind: str = ""
+    tools: tuple[Mapping[str, Json], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

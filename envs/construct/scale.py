@@ -17,7 +17,9 @@ Reply with one JSON object: {"tools": [documents], "calls": {sub-question's id: 
 
 
 def scale(toolset: Toolset, ask: Ask) -> Toolset:
-    """Every tool with the parameters that it had, each call of the same tool as before. Raises Refused."""
+    """Every tool with the parameters that it had, each call of the same tool; the question's own as they are. Raises Refused."""
+    if toolset.scenario.question.tools:
+        return toolset
     scaled = read_toolset(toolset.scenario, ask(SYSTEM, {"stage": "scale", **shown(toolset)}))
     now = {name_of(tool): cast(dict[str, Json], tool["parameters"]) for tool in scaled.tools}
     for tool in toolset.tools:

@@ -66,19 +66,25 @@ def shown(toolset: Toolset) -> dict[str, Json]:
 
 def read_toolset(scenario: Scenario, reply: Mapping[str, Json]) -> Toolset:
     """The reply's `tools` and `calls`, checked: documents, calls that fit them, no value told. Raises Refused."""
-    tools = tuple(map(_tool, _list(reply, "tools")))
+    tools = read_tools(_list(reply, "tools"))
     calls = _object(reply, "calls")
     toolset = Toolset(scenario, tools, {sub.id: _call(sub, calls.get(sub.id)) for sub in scenario.subs})
     check(toolset)
     return toolset
 
 
-def check(toolset: Toolset) -> None:
-    """Raises Refused where a document is no document, a call does not fit its own, or a value is told."""
-    names = [name_of(tool) for tool in toolset.tools]
+def read_tools(values: Sequence[Json]) -> tuple[Mapping[str, Json], ...]:
+    """Functions with a JSON schema each, bare or as OpenAI's API wraps them. Raises Refused."""
+    tools = tuple(map(_tool, values))
+    names = [name_of(tool) for tool in tools]
     if twice := sorted({name for name in names if names.count(name) > 1}):
         raise Refused(f"two tools are called {twice[0]!r}")
-    by_name = dict(zip(names, toolset.tools, strict=True))
+    return tools
+
+
+def check(toolset: Toolset) -> None:
+    """Raises Refused where a call does not fit its tool's document, or a value is told."""
+    by_name = {name_of(tool): tool for tool in toolset.tools}
     for sub in toolset.scenario.subs:
         call = toolset.calls[sub.id]
         if call.name not in by_name:

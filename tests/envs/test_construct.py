@@ -8,6 +8,7 @@ from typing import cast
 
 import pytest
 
+from envs.author import Author
 from envs.construct.decompose import decompose, read_question
 from envs.construct.deploy import deploy
 from envs.construct.document import document
@@ -302,3 +303,38 @@ def test_a_question_of_somebody_else_is_not_answered() -> None:
 def test_bad_questions_are_named(entry: dict[str, Json], reason: str) -> None:
     with pytest.raises(ValueError, match=reason):
         read_question(entry, 3)
+
+
+def test_a_questions_own_tools_are_deployed_as_they_are(sandbox: Sandbox) -> None:
+    plain = of_kind("multi_hop")
+    own = toolset(plain, stages=1)
+    wrapped: list[Json] = [{"type": "function", "function": dict(tool)} for tool in own.tools]
+    question = replace(plain, tools=read_question({"question": "x", "answer": "y", "tools": wrapped}, 0).tools)
+    author = Edited("document", lambda reply: reply.pop("tools"))
+    scenario = attempt(decompose, question, author)
+    found = attempt(document, scenario, author)
+    for stage in (integrate, scale):
+        found = attempt(stage, found, cast(Author, None))  # nobody is asked
+    one = attempt(partial(deploy, sandbox=sandbox), found, EmbeddedAuthor())
+    assert one.toolset.tools == own.tools and set(one.codes) == {str(tool["name"]) for tool in own.tools}
+    assert objection(one, sandbox) == ""
+    assert author.objections == [""]
+
+
+@pytest.mark.parametrize(
+    ("tools", "reason"),
+    [("add", "is a list of functions"), ([{"name": "add"}], "tool 'add' has no description"), ([{}], "a tool has no name"),
+     ([{"name": "add", "description": "Sum.", "parameters": {"type": "object"}}] * 2, "two tools are called 'add'")],
+)  # fmt: skip
+def test_bad_tools_of_a_question_are_named(tools: Json, reason: str) -> None:
+    with pytest.raises(ValueError, match=reason):
+        read_question({"question": "x", "answer": "y", "tools": tools}, 3)
+
+
+def test_a_call_of_no_given_tool_is_refused_with_the_reason() -> None:
+    plain = of_kind("single_hop")
+    other = toolset(of_kind("multi_hop"), stages=1).tools
+    author = Edited("document", lambda reply: reply)
+    with pytest.raises(GivenUp, match="which is no tool"):
+        attempt(document, attempt(decompose, replace(plain, tools=other), author), author)
+    assert len(author.objections) == TRIES and "which is no tool" in author.objections[-1]
