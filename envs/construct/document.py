@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from envs.construct.records import Scenario, Toolset
 from envs.construct.stage import Ask, Refused, read_toolset, told
+from envs.types import Json
 
 SYSTEM = """You write documents of tools. For each sub-question write one tool that would answer it and others like it, as a
 function with a JSON schema, and the call of it that gives the answer.
@@ -22,7 +23,8 @@ Reply with one JSON object: {"calls": {sub-question's id: {"name": tool, "argume
 
 def document(scenario: Scenario, ask: Ask) -> Toolset:
     """As many tools as sub-questions, each with a call of its own, or the question's own tools. Raises Refused."""
-    if given := [dict(tool) for tool in scenario.question.tools]:
+    given: list[Json] = [dict(tool) for tool in scenario.question.tools]
+    if given:
         reply = ask(GIVEN, {"stage": "document", **told(scenario), "tools": given})
         return read_toolset(scenario, {**reply, "tools": given})
     toolset = read_toolset(scenario, ask(SYSTEM, {"stage": "document", **told(scenario)}))
