@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields, is_dataclass
+from difflib import get_close_matches
 from pathlib import Path
 
 from omegaconf import DictConfig, ListConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
+from omegaconf.errors import ConfigKeyError, OmegaConfBaseException
 from yaml import YAMLError
 
 from actors.config import ActorsConfig
@@ -108,8 +109,10 @@ class Config:
 def load(path: Path, overrides: Sequence[str] = ()) -> Config:
     """The configuration of a YAML file and `key=value` overrides. Raises ConfigError before anything starts."""
     if not path.is_file():
-        there = ", ".join(sorted(str(p) for p in Path("deploy/experiments").rglob("*.yaml"))) or "none here"
-        raise ConfigError(f"no config file {path}; there are: {there}")
+        there = sorted(str(p) for p in Path("deploy/experiments").rglob("*.yaml"))
+        raise ConfigError(
+            f"no config file {path}; there are: {', '.join(get_close_matches(str(path), there) or there) or 'none'}"
+        )
     for override in overrides:
         if "=" not in override:
             raise ConfigError(f"{override!r} is no override; write key=value, such as learner.num_steps=20")
@@ -178,7 +181,9 @@ def dump(config: Config) -> str:
 
 
 def _explain(error: OmegaConfBaseException, path: Path) -> str:
-    first = str(error.msg or error).splitlines()[0]
+    first, section = str(error.msg or error).splitlines()[0], error.object_type
+    if isinstance(error, ConfigKeyError) and "Did you mean" not in first and is_dataclass(section):
+        first += f"; there are: {', '.join(one.name for one in fields(section))}"
     return f"{path} and its overrides: {error.full_key or 'the file'}: {first}"
 
 

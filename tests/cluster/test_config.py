@@ -22,6 +22,7 @@ def test_shipped_experiments_load_and_come_back_equal(path: Path, tmp_path: Path
     ("override", "told"),
     [
         ("learner.num_stepz=3", "num_steps"),
+        ("learner.lr=3", "'lr'.*there are: .*learning_rate"),
         ("learner.num_steps=abc", "abc"),
         ("learner.clip_low=3", "3"),
         ("actors.temperature=0", "above 0"),
