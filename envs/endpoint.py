@@ -18,7 +18,7 @@ class EndpointError(RuntimeError):
 
 
 class NoReply(EndpointError):
-    """None came in time: one question may be at fault, rather than the endpoint."""
+    """None came, or not in time: one question may be at fault, rather than the endpoint."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +57,7 @@ class Endpoint:
         except openai.OpenAIError as error:
             raise EndpointError(f"{self.url}, model {self.model!r}: {error}; is the server up, and the key right?") from error
         if not reply.choices:
-            raise EndpointError(f"{self.url}, model {self.model!r}: a reply without a message; is it a model that chats?")
+            raise NoReply(f"{self.url}, model {self.model!r}: a reply without a message; is it a model that chats?")
         return reply
 
     def ask(self, system: str, user: str) -> Reply:

@@ -8,7 +8,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 Reply = Callable[[str, str], str]  # system and user message -> what the model says
-Answer = Callable[[dict[str, Any]], dict[str, Any] | None]  # request -> the assistant's message; none where it fails
+# Request -> the assistant's message; {} for a reply without one, None where it fails.
+Answer = Callable[[dict[str, Any]], dict[str, Any] | None]
 
 
 def serving(reply: Reply) -> AbstractContextManager[str]:
@@ -26,8 +27,8 @@ def answering(answer: Answer) -> Iterator[str]:
             if message is None:
                 self.send_error(400)
                 return
-            choice = {"index": 0, "finish_reason": "stop", "message": message}
-            body = json.dumps({"id": "1", "object": "chat.completion", "created": 0, "model": "m", "choices": [choice]}).encode()
+            choices = [{"index": 0, "finish_reason": "stop", "message": message}] if message else []
+            body = json.dumps({"id": "1", "object": "chat.completion", "created": 0, "model": "m", "choices": choices}).encode()
             self.send_response(200)
             self.send_header("Content-Type", "application/json")
             self.send_header("Content-Length", str(len(body)))

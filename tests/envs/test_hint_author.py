@@ -7,10 +7,10 @@ import pytest
 
 from envs.augmentation import Rules, load_rules
 from envs.bfcl import RULES, oracle, taskset
-from envs.endpoint import Endpoint, EndpointError
+from envs.endpoint import Endpoint, EndpointError, NoReply
 from envs.hint_author import JUDGE, TRIES, Failure, draft, failures, leaks, pattern
 from envs.types import Json, Message, ToolCall
-from tests.envs.openai_server import serving
+from tests.envs.openai_server import answering, serving
 
 TASK = next(t for t in taskset("train", "base") if t.id == "bfcl/base/3")
 WRONG = Message("assistant", "", (ToolCall("cd", {"folder": "nowhere"}),))
@@ -102,3 +102,8 @@ def test_an_author_may_see_no_need():
 def test_an_endpoint_that_is_down_is_named():
     with pytest.raises(EndpointError, match=r"http://127.0.0.1:9/v1.*is the server up"):
         Endpoint("http://127.0.0.1:9/v1", "m", timeout_s=2).ask("a", "b")
+
+
+def test_a_reply_without_a_message_is_no_reply():
+    with answering(lambda asked: {}) as url, pytest.raises(NoReply, match="without a message"):
+        Endpoint(url, "m").ask("a", "b")
