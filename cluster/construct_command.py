@@ -24,7 +24,7 @@ from envs.construct.records import Question
 from envs.constructed.imports import FORMATS, load
 from envs.constructed.tasks import FILE
 from envs.endpoint import Endpoint, EndpointError
-from envs.json_lines import lines
+from envs.json_lines import lines, objects
 from envs.sandbox import Sandbox, SandboxError
 
 EMBEDDED = "embedded"
@@ -103,14 +103,10 @@ def _questions(arguments: argparse.Namespace) -> Sequence[Question]:
             raise ConfigError("which questions? name a file of JSON lines by --questions, or take --author embedded with its own")
         return tuple(questions(arguments.seed, arguments.count))
     path, found = Path(arguments.questions), list[Question]()
-    try:
-        texts = lines(path)
-    except (OSError, UnicodeError) as error:
-        raise ConfigError(f"{path}: cannot be read ({error})") from error
-    for number, text in texts:
+    for number, entry in objects(path, 'each line is an object such as {"question": "How high is ...?", "answer": "812"}'):
         try:
-            found.append(read_question(json.loads(text), number - 1))
-        except (ValueError, AttributeError) as error:
+            found.append(read_question(entry, number - 1))
+        except ValueError as error:
             raise ConfigError(f"{path}, line {number}: {error}") from error
     if arguments.author == EMBEDDED:
         raise ConfigError(

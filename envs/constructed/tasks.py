@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import cast
 
 from envs.construct.records import KINDS, Built, name_of
-from envs.json_lines import lines
+from envs.json_lines import objects
 from envs.truth import Reference, SubAnswer, references
 from envs.types import Json, Message, Task, ToolCall
 
@@ -69,15 +69,8 @@ def task(entry: Mapping[str, Json], name: str) -> Task:
 
 def read(path: Path, name: str) -> Iterator[tuple[str, Task]]:
     """Split and task of every line. Raises ValueError with file, line and what is wrong."""
-    try:
-        texts = lines(path)
-    except (OSError, UnicodeError) as error:
-        raise ValueError(f"{path}: cannot be read ({error}); build it by: tiltyard construct --out {path.parent}") from error
-    for number, text in texts:
+    for number, entry in objects(path, f"build it by: tiltyard construct --out {path.parent}"):
         try:
-            entry = json.loads(text)
-            if not isinstance(entry, dict):
-                raise ValueError("it is no JSON object")
             entry.setdefault("id", number - 1)
             yield str(entry.get("split", "test")), task(entry, name)
         except ValueError as error:
