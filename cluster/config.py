@@ -48,6 +48,7 @@ class ClusterConfig:
     dashboard: bool = False  # of a cluster started here; one that is there has its own
     min_memory_gb: float = 11.0
     num_test_tasks: int = 100  # a level, played before and after training; 0 plays none
+    test_before: bool = True
     stall_s: float = 900.0
     telemetry: TelemetryConfig = field(default_factory=TelemetryConfig)
 

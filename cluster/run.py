@@ -104,7 +104,7 @@ async def _play(system: System, keeper: Keeper, telemetry: Telemetry, *, folder:
     try:
         if kept.exists():
             before = {level: LevelResult(**result) for level, result in json.loads(kept.read_text()).items()}
-        elif keeper.step == 0:
+        elif keeper.step == 0 and config.test_before:
             before = await keeper.evaluate(test, split="test")
             kept.write_text(json.dumps({level: asdict(result) for level, result in before.items()}))
         watching = asyncio.create_task(watch(keeper, telemetry, stall_s=config.stall_s))

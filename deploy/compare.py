@@ -28,26 +28,31 @@ RUNS, OUT = Path("runs/compare"), Path("docs/results")
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """One run: on the test tasks by level success and Solve-F1, before and after; mean validation success over trajectories."""
+    """One run: on the test tasks by level success and Solve-F1; mean validation success over trajectories.
+
+    Before training they may not have been played, and are None.
+    """
 
     after: Mapping[str, float]
-    before: Mapping[str, float]
+    before: Mapping[str, float | None]
     num_tasks: int
     curve: tuple[tuple[float, float], ...]
     simulations: int
     tokens: int
     through_states: float
     wall_s: float
-    f1_before: Mapping[str, float]
+    f1_before: Mapping[str, float | None]
     f1_after: Mapping[str, float]
 
 
-def train(arm: Path, seed: int, overrides: Sequence[str]) -> Outcome:
+def train(arm: Path, seed: int, overrides: Sequence[str], *, test_before: bool) -> Outcome:
+    """`test_before`: of a seed's arms, which all start from the same policy, one plays the test tasks before as well."""
     name = f"{arm.parent.name}-{arm.stem}-{seed}"
     folder = RUNS / name
     if not (folder / "summary.json").is_file():
         resume = ["--resume", str(folder)] if (folder / "config.yaml").is_file() else []
-        told = [] if resume else [str(arm), *overrides, f"name={name}", f"seed={seed}", f"cluster.runs={RUNS}"]
+        own = [f"name={name}", f"seed={seed}", f"cluster.runs={RUNS}", f"cluster.test_before={test_before}"]
+        told = [] if resume else [str(arm), *overrides, *own]
         subprocess.run([sys.executable, "-m", "cluster.cli", "train", *resume, *told], check=True)
     return outcome(folder)
 
@@ -135,7 +140,7 @@ def main(arguments: Sequence[str]) -> None:
     arms: dict[str, list[Outcome]] = {path.stem: [] for path in paths}
     for number, seed in enumerate(seeds, start=1):  # seed by seed, so that what is there at any time can be compared
         for path in paths:
-            arms[path.stem].append(train(path, seed, overrides))
+            arms[path.stem].append(train(path, seed, overrides, test_before=path == paths[0]))
         OUT.mkdir(parents=True, exist_ok=True)
         lines = table(arms, seeds[:number])
         command = f"make compare ARGS={folder}"
