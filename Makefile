@@ -7,7 +7,7 @@ STAMP := .venv/.ready-$(SET)
 BUILT := runs/environments/manifest.json
 RECORDED := runs/experts/shop.parquet
 
-.PHONY: train test unit check bfcl-parity tau2-parity webshop-parity compare bench bench-env bench-scienceworld bench-scale bench-train bench-trl lock clean
+.PHONY: train test unit check bfcl-parity tau2-parity webshop-parity compare bench bench-env bench-scienceworld fork bench-scale bench-train bench-trl lock clean
 train: $(STAMP) $(if $(findstring constructed.yaml,$(CONFIG)),$(BUILT)) $(if $(findstring experts,$(CONFIG)),$(RECORDED))
 	.venv/bin/tiltyard train $(CONFIG) $(ARGS)
 
@@ -51,6 +51,9 @@ webshop-parity: $(STAMP)
 
 bench-scienceworld: $(STAMP)
 	.venv/bin/python -m deploy.bench_scienceworld $(ARGS)
+
+fork: $(STAMP) $(BUILT)
+	.venv/bin/python -m deploy.fork $(or $(ARGS),shop bfcl tau2 constructed:runs/environments webshop scienceworld)
 
 bfcl-parity: $(STAMP)
 	.venv/bin/python -m deploy.bfcl_parity $(ARGS)

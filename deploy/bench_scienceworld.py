@@ -1,11 +1,10 @@
 """What ScienceWorld's environment holds to and costs, on real machines; a step's reference is the package's own `step`.
 
-usage: python -m deploy.bench_scienceworld [gold] [fork] [speed] [leak] [--fork N] [--leak N] [--seed N]
+usage: python -m deploy.bench_scienceworld [gold] [speed] [leak] [--leak N] [--seed N]
 All without a name; writes runs/bench/scienceworld-<name>.json.
 
-gold: each of the 30 tasks' gold path reaches the score that the package gives. fork: episodes broken off at a random turn and
-restored on another machine go on as those that were not. speed: steps a second and memory with 1, 4 and 8 environments in
-one process. leak: a process is killed after many episodes, and none of its machines is left.
+gold: each of the 30 tasks' gold path reaches the score that the package gives. speed: steps a second and memory with 1, 4 and 8
+environments in one process. leak: a process is killed after many episodes, and none of its machines is left.
 """
 
 from __future__ import annotations
@@ -17,7 +16,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import cast
 
@@ -26,15 +25,14 @@ from scienceworld import ScienceWorldEnv
 
 from deploy.figure import Figure
 from envs.scienceworld import LEVELS, ScienceWorld, oracle, taskset
-from envs.scienceworld.machine import HEAP_MB, OPTIONS, SAME_ORDER, SIMPLIFICATION, Reply, Server
-from envs.scienceworld.pool import VARIABLE, Episode, Pool, pool
+from envs.scienceworld.machine import HEAP_MB, OPTIONS, SAME_ORDER, SIMPLIFICATION, Server
+from envs.scienceworld.pool import VARIABLE, pool
 from envs.scienceworld.scienceworld import MAX_MESSAGES
 from envs.scienceworld.tasks import SPLITS
 from envs.types import Message, Task
 
-NUM_ENVS, FORKS_PER_PATH, SHARE_WRONG = (1, 4, 8), 5, 0.3
+NUM_ENVS = (1, 4, 8)
 SPEED_LEVELS = ("find-plant", "boil", "use-thermometer", "chemistry-mix")
-WRONG = ("xyzzy", "open door", "0", "inventory", "wait1", "go hallway", "look around", "objects")
 EPISODES = """
 from envs.scienceworld import ScienceWorld, taskset
 from envs.types import Message, ToolCall
@@ -96,42 +94,6 @@ def gold(seed: int) -> None:
     figure("gold", good, len(LEVELS), unit="tasks whose gold path scores as the package says", goal=1.0)
 
 
-def mixed(task: Task, rng: random.Random) -> list[str]:
-    """A gold path with wrong actions in between."""
-    found: list[str] = []
-    for action in actions_of(oracle(task)):
-        found += [rng.choice(WRONG)] if rng.random() < SHARE_WRONG else []
-        found.append(action)
-    return found
-
-
-def forks(task: Task, rng: random.Random, *, whole: Pool, others: Pool) -> Iterator[bool]:
-    """Whether an episode restored by replay at a random turn comes to the same as one that was played through."""
-    actions = mixed(task, rng)
-    played = Episode(task.level, variation_of(task))
-    expected = [whole.act(played, action) for action in actions]
-    for _ in range(FORKS_PER_PATH):
-        at = rng.randrange(len(actions))
-        fork = Episode(task.level, variation_of(task), actions[:at])
-        found: list[Reply] = [others.act(fork, action) for action in actions[at:]]
-        fork.is_left = True
-        yield found == expected[at:]
-
-
-def fork(count: int, seed: int) -> None:
-    rng, found = random.Random(seed), list[bool]()
-    pools = Pool(1), Pool(1)
-    while len(found) < count:
-        for level in LEVELS:
-            task = any_task(level, rng)
-            if len(found) < count:
-                found += forks(task, rng, whole=pools[0], others=pools[1])
-                print(f"{task.id:60} {sum(found)} of {len(found)}", flush=True)
-    for one in pools:
-        one.close()
-    figure("fork", sum(found), len(found), unit="restored episodes that go on alike", goal=1.0)
-
-
 def speed() -> None:
     for count in NUM_ENVS:
         os.environ[VARIABLE] = str(count)
@@ -188,13 +150,12 @@ def leak(count: int) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser()
-    parser.add_argument("names", nargs="*", metavar="gold|fork|speed|leak")
-    for name, default in (("fork", 500), ("leak", 100), ("seed", 0)):
+    parser.add_argument("names", nargs="*", metavar="gold|speed|leak")
+    for name, default in (("leak", 100), ("seed", 0)):
         parser.add_argument(f"--{name}", type=int, default=default)
     asked = parser.parse_args()
     benches = {
         "gold": lambda: gold(asked.seed),
-        "fork": lambda: fork(asked.fork, asked.seed),
         "speed": speed,
         "leak": lambda: leak(asked.leak),
     }

@@ -349,21 +349,6 @@ def test_a_search_takes_words_and_no_query_language(keywords: str):
     assert len(set(found)) == len(found) and set(found) <= catalogue("").products.keys()
 
 
-def test_500_prefixes_replayed_lead_to_the_same_end():
-    rng, tasks = random.Random(0), every("webshop")
-    for _ in range(500):
-        task = rng.choice(tasks)
-        messages = list(environment("webshop").oracle(task))
-        wandering = [click("description"), click("< prev"), click("no such thing"), Message("assistant", "", (), "unreadable")]
-        for _ in range(rng.randrange(4)):
-            messages.insert(rng.randrange(2, len(messages)), rng.choice(wandering))
-        first = played(task, messages)
-        cut = rng.randrange(len(first.turns))
-        again = played(task, [turn.message for turn in first.turns[:cut]])
-        assert again.turns == first.turns[:cut]
-        assert played(task, [*(turn.message for turn in again.turns), *messages[cut:]]).turns == first.turns
-
-
 # Data
 
 
