@@ -138,5 +138,6 @@ class Buffer:
 
 
 def lag(groups: Sequence[Group], version: int) -> float:
-    """Mean of learner version minus trajectory version over the groups."""
-    return sum(version - group.version for group in groups) / len(groups) if groups else 0.0
+    """Mean of learner version minus trajectory version over the groups of which anything was sampled."""
+    lags = [version - group.version for group in groups if group.version >= 0]
+    return sum(lags) / len(lags) if lags else 0.0

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from envs.types import Assignment, Group, Message, Observation, Span, Stop, Task, Trajectory, Turn
-from learner.buffer import Buffer, Verdict
+from learner.buffer import Buffer, Verdict, lag
 from learner.credits import Credits
 
 TASK = Task("t", "shop", "1", (), (), {}, ())
@@ -133,3 +133,9 @@ def test_nothing_is_dropped_for_its_age_however_late_engines_load(max_lag: int, 
                 await buffer.serve(served)
 
     asyncio.run(play())
+
+
+def test_an_experts_episode_has_no_age() -> None:
+    sampled, (first, *_) = group(0, 3), group(1, 0).trajectories
+    expert = replace(sampled, trajectories=(replace(first, turns=(replace(first.turns[0], versions=()),)),))
+    assert lag([sampled, expert], 5) == 2 and lag([expert], 5) == 0
