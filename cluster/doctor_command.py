@@ -80,6 +80,8 @@ def _levels(config: Config) -> list[str]:
 
 def _data(config: Config) -> Iterator[Finding]:
     entry = environment(config.envs.name)
+    if told := entry.about():
+        yield Finding("data", told)
     for level in _levels(config):
 
         def counted(level: str = level) -> Finding:

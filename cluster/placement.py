@@ -82,7 +82,7 @@ def place_learner(config: Config, model: str, *, weights: str, rendezvous: str) 
 def tasks(config: Config, split: str, *, most: int = 0) -> Mapping[str, Sequence[Task]]:
     """The tasks of a split by level, at most `most` a level where that is not 0."""
     entry = environment(config.envs.name)
-    return {level: tuple(entry.taskset(split, level))[: most or None] for level in entry.levels}
+    return {level: tuple(entry.taskset(split, level))[: most or None] for level in config.envs.levels or entry.levels}
 
 
 def _spawn(config: Config) -> Spawn:

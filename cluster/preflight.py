@@ -47,11 +47,11 @@ def check_environment(config: Config) -> Entry:
 def check_levels(config: Config) -> None:
     """As `check_environment`, and where it has not the levels or experts that stages name."""
     entry = check_environment(config)
+    known = config.envs.levels or entry.levels
     for stage in config.curriculum.stages:
-        unknown = sorted(set(stage.levels) - set(entry.levels))
-        if unknown:
-            known = ", ".join(entry.levels)
-            raise ConfigError(f"stage {stage.name!r} names level {unknown[0]!r}; {config.envs.name} has {known}")
+        if unknown := sorted(set(stage.levels) - set(known)):
+            where = "envs.levels" if config.envs.levels else config.envs.name
+            raise ConfigError(f"stage {stage.name!r} names level {unknown[0]!r}; {where} has {', '.join(known)}")
     if config.curriculum.experts:
         pools = tasks(config, "train")
         try:

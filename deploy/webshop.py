@@ -1,12 +1,12 @@
 """`python -m deploy.webshop FOLDER`: the shop with the products in that folder, measured.
 
 Recorded purchases (rewards_200.jsonl, where the folder has it) against our reward, with spaCy's nouns and without; the goals that
-the reference solves; how often a search finds what is wanted among its 50; milliseconds. Exit status 1 where a reward differs.
+the reference solves; how often a search finds what is wanted among its 50; milliseconds. Exit status 1 where a reward differs, 2
+where the data cannot be read.
 """
 
 from __future__ import annotations
 
-import json
 import statistics
 import sys
 import time
@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from envs.environment import environment
-from envs.json_lines import lines
+from envs.json_lines import objects
 from envs.types import Json
 from envs.webshop.goals import goals
 from envs.webshop.products import Product, catalogue
@@ -31,7 +31,9 @@ def parity(folder: str) -> int:
     if not file.is_file():
         print(f"{file}: not there, no recorded purchases to compare with")
         return 0
-    rows: list[dict[str, Json]] = [json.loads(line) for _, line in lines(file)]
+    rows = [row for _, row in objects(file, "get the file again")]
+    if not all("reward" in row for row in rows) or not rows:
+        raise ValueError(f"{file}: it has no purchase, or one without 'reward': there is nothing to compare with")
     nouns = title_nouns()
     differing = sum(not is_equal(rescored(line, catalogue(folder), nouns=nouns), line) for line in rows)
     print(
@@ -102,4 +104,8 @@ def main(arguments: Sequence[str]) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    try:
+        sys.exit(main(sys.argv[1:]))
+    except ValueError as error:
+        print(error, file=sys.stderr)
+        sys.exit(2)

@@ -45,6 +45,7 @@ class Entry:
     prelude: Callable[[Task], Sequence[Task]] | None = None  # what has to be played before a task, in its order,
     carry: Callable[[Task, Json], Task] | None = None  # and how a task takes over the state that the one before ended in
     ready: Callable[[], object] = lambda: None  # raises ValueError where its data, or what it runs on, is not at hand
+    about: Callable[[], str] = lambda: ""  # which data there is, where that can be one or another
     # Scores a recorded line in the environment's own form, out of that file; gives None where the line has another.
     score: Callable[[Mapping[str, Json], Path], dict[str, Json] | None] | None = None
     is_quick: bool = False  # answers in well under a millisecond, so that a thread of its own would only cost time

@@ -11,6 +11,7 @@ from typing import cast
 
 from envs.call_text import NotACall
 from envs.environment import Environment, environment
+from envs.json_lines import lines
 from envs.types import CallOutcome, Json, Message, Stop, Task, ToolCall, Trajectory, Turn
 from rewards.config import RewardsConfig, rubrics
 from rewards.user_turns import user_turns, verdict
@@ -29,12 +30,12 @@ class Recording:
 def score_file(env_name: str, path: str) -> Iterator[dict[str, Json]]:
     """Score a file of JSON lines. ValueError names the file, the line and the remedy."""
     try:
-        lines = Path(path).read_text(encoding="utf-8").split("\n")
+        found = lines(Path(path))
     except (OSError, UnicodeError) as error:
         raise ValueError(f"{path}: cannot be read ({error}); give a text file with one JSON object per line") from error
-    for number, line in enumerate(lines, start=1):
-        if not line.strip():
-            continue
+    if not found:
+        raise ValueError(f"{path}: it has no line; each line must be like {SHAPE}")
+    for number, line in found:
         try:
             yield score_line(env_name, line, file=Path(path))
         except ValueError as error:

@@ -10,7 +10,7 @@ from envs.webshop.tasks import oracle, taskset
 from envs.webshop.webshop import WebShop
 
 
-def ready(folder: str) -> str:
+def about(folder: str) -> str:
     """Which products there are. Raises ValueError where they cannot be read."""
     return catalogue(folder).about
 
@@ -22,7 +22,8 @@ def _entry(folder: str, levels: tuple[str, ...], *, is_quick: bool) -> Entry:
         levels,
         "",
         oracle,
-        ready=partial(ready, folder),
+        ready=partial(about, folder),
+        about=partial(about, folder),
         score=partial(scored, folder),
         is_quick=is_quick,
     )

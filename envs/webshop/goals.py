@@ -6,8 +6,8 @@ import itertools
 import random
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
-from functools import cache
 
+from envs.once import Once
 from envs.webshop.products import Instruction, Product, catalogue
 
 LEVELS = ("synthetic", "human")
@@ -34,7 +34,7 @@ class Goal:
     price_upper: float
 
 
-@cache
+@Once
 def goals(folder: str, level: str) -> Mapping[str, Goal]:
     """By id, in the order that the splits are cut from."""
     make = {"synthetic": _synthetic, "human": _human}[level]

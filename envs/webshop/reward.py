@@ -12,6 +12,7 @@ from threading import Lock
 from rapidfuzz.fuzz import token_set_ratio
 from rapidfuzz.utils import default_process
 
+from envs.once import Once
 from envs.types import Json
 from envs.webshop.goals import Goal, Wanted
 from envs.webshop.products import Product
@@ -117,7 +118,7 @@ def _levels(product_category: str) -> set[str]:
     return {level.strip() for level in product_category.split("›")}
 
 
-@cache
+@Once
 def title_nouns() -> Nouns:
     """How nouns are found here: by spaCy's small English model, or every word taken for one where it is not installed."""
     name = model()

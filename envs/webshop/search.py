@@ -40,7 +40,7 @@ class Search:
 
 
 def words(text: str) -> list[str]:
-    return re.findall(r"\w+", text.lower())
+    return re.findall(r"[^\W_]+", text.lower())
 
 
 def _document(product: Product) -> str:

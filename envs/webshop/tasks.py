@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from functools import cache
 from typing import cast
 
+from envs.once import Once
 from envs.truth import Reference
 from envs.types import Json, Message, Task, ToolCall
 from envs.webshop.goals import Goal, Wanted, goals, split_sizes
@@ -15,7 +16,7 @@ from envs.webshop.search import Search
 
 SYSTEM = Message(
     "system",
-    """You buy in a web shop what somebody asks for, page by page. You begin on the search page, the only one where search works.
+    """You buy in a web shop what somebody asks for, page by page. search works on every page.
 click takes what is listed below each page: a product's number, an option or a button. Choose every option that is asked for,
 then click "buy now". That buys one product and ends it all. Type, attributes, options and price of what is bought count.""",
 )
@@ -31,12 +32,12 @@ def _tool(name: str, description: str, argument: str) -> dict[str, Json]:
 
 
 TOOLS = (
-    _tool("search", "find products; on the search page alone", "keywords"),
+    _tool("search", "find products", "keywords"),
     _tool("click", "click on what the page lists as clickable", "element"),
 )
 
 
-@cache
+@Once
 def engine(folder: str) -> Search:
     return Search(tuple(catalogue(folder).products.values()))
 

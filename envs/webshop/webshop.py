@@ -46,8 +46,6 @@ class Visit(World):
         return {"score": self._score}
 
     def _find(self, call: ToolCall, keywords: str) -> CallOutcome:
-        if self._view.page:
-            return self._refuse(call, "no search bar", "only the search page has one")
         if not words(keywords):
             return self._refuse(call, "nothing to search for", "give some words")
         return self._go(call, View(self._search(keywords), 1))

@@ -5,7 +5,8 @@ from pathlib import Path
 import pytest
 
 from cluster.config import ConfigError, dump, load
-from cluster.preflight import check
+from cluster.placement import tasks
+from cluster.preflight import check, check_levels
 
 EXPERIMENTS = sorted((Path(__file__).parents[2] / "deploy" / "experiments").rglob("*.yaml"))
 
@@ -114,3 +115,14 @@ def test_simulations_from_states_go_without_redundancy() -> None:
 def test_the_config_of_an_older_run_is_read(tmp_path: Path) -> None:
     (tmp_path / "config.yaml").write_text("learner: {loss: nll, credit: success}")
     assert load(tmp_path / "config.yaml").learner.credit == "success"
+
+
+def test_levels_are_those_of_the_environment(tmp_path: Path) -> None:
+    path = tmp_path / "a.yaml"
+    path.write_text("envs: {name: shop, levels: ['2', '9']}\n")
+    with pytest.raises(ConfigError, match=r"envs.levels has '9'; shop has 1, 2, 3; \[\] is all of them"):
+        load(path)
+    path.write_text("envs: {name: shop, levels: ['2']}\n")
+    assert list(tasks(load(path), "test", most=3)) == ["2"]
+    with pytest.raises(ConfigError, match="stage 'all' names level '1'; envs.levels has 2"):
+        check_levels(load(path))

@@ -5,6 +5,7 @@ import json
 import math
 import os
 import random
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
@@ -116,7 +117,7 @@ def test_without_the_model_nearly_all_rewards_stay_the_same():
 def test_the_substitute_is_told_once(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture):
     monkeypatch.setattr(reward, "spacy", None)
     reward.model.cache_clear()
-    reward.title_nouns.cache_clear()
+    reward.title_nouns.forget()
     try:
         task = environment("webshop").taskset("test", "synthetic")[0]
         for _ in range(2):
@@ -125,7 +126,7 @@ def test_the_substitute_is_told_once(monkeypatch: pytest.MonkeyPatch, caplog: py
         assert len(caplog.records) == 1 and "spaCy" in caplog.text
     finally:
         reward.model.cache_clear()
-        reward.title_nouns.cache_clear()
+        reward.title_nouns.forget()
 
 
 def test_all_words_are_those_that_could_be_nouns():
@@ -169,7 +170,7 @@ def test_the_splits_share_no_task_and_small_catalogues_scale():
 @with_data
 def test_the_usual_products_make_the_usual_goals():
     entry = environment(f"webshop:{DATA}")
-    assert "usual 1,000" in str(entry.ready())
+    assert "1000 products" in str(entry.ready())
     assert [len(entry.taskset(split, "synthetic")) for split in SPLITS] == [500, 1000, 5410]
     assert len({task.id for task in real()}) == 6910 + 13
     wanted = goals(str(DATA), "synthetic").values()
@@ -310,17 +311,27 @@ def test_what_cannot_be_clicked_or_searched_is_an_error_that_says_what_can():
     task = every("webshop")[0]
     env = WebShop()
     env.reset(task)
-    found = [env.step(message) for message in (click("buy now"), say("search", keywords="...!"), say("search", keywords="lamp"))]
+    found = [env.step(message) for message in (click("buy now"), say("search", keywords="_...!"), say("search", keywords="lamp"))]
     assert [one.signals.outcomes[0].error for one in found] == ["not on this page", "nothing to search for", ""]
     assert "search bar" in found[0].messages[0].content
-    after = [
-        env.step(message) for message in (say("search", keywords="lamp"), click("red"), say("click"), say("pay", element="x"))
-    ]
+    after = [env.step(message) for message in (click("red"), say("click"), say("pay", element="x"))]
     errors = [one.signals.outcomes[0].error for one in after]
-    assert errors == ["no search bar", "not on this page", "bad arguments", "unknown tool"]
+    assert errors == ["not on this page", "bad arguments", "unknown tool"]
     assert all(clickable(one.messages[0].content)[0] == "back to search" for one in after)
     assert env.step(click("  BACK  to Search ")).signals.outcomes[0].error == ""
     env.close()
+
+
+def test_a_search_works_on_every_page_and_leaves_it():
+    task = every("webshop")[0]
+    *before, _ = environment("webshop").oracle(task)
+    *_, again = played(task, [*before, say("search", keywords="desk_lamp")]).turns
+    *_, first = played(task, [say("search", keywords="desk lamp")]).turns
+    assert told_by(again) == told_by(first) and "Total results: 0" not in told_by(first)
+
+
+def told_by(turn: Turn) -> str:
+    return turn.observation.messages[0].content
 
 
 def test_only_a_purchase_has_a_score_and_it_ends_the_visit():
@@ -372,7 +383,7 @@ def test_a_product_is_cleaned_as_the_original_cleans_it(tmp_path: Path):
     longer: Json = [WHOLE, {**WHOLE, "name": "the same again"}, {"asin": "nan"}, {"asin": "B1234567890"}]
     shop = catalogue(copied(tmp_path, json.dumps(longer)))
     (lamp,) = shop.products.values()
-    assert "1 products, SHA-256" in shop.about
+    assert "1 products" in shop.about and "items_human_ins.json" in shop.about
     assert lamp.options == {"color": ("red | blue",)} and lamp.bullets == ("one text",) and lamp.query == "lamps"
     assert lamp.prices == (1019.99, 1200.0) and lamp.price_tag == "$1019.99 to $1200.0" and 1019.99 <= lamp.price <= 1200
     assert lamp.description == "" and lamp.attributes == ("x y",)
@@ -389,11 +400,12 @@ def test_a_product_is_cleaned_as_the_original_cleans_it(tmp_path: Path):
         (json.dumps([WHOLE])[:-20], "cut off"),
         ("", "cut off"),
         ("{}", "no list of products"),
-        ("[3]", "product 1: it is missing, or no object"),
+        ("[3]", "product 1: it is '3', which is no object"),
         (json.dumps([WHOLE, {k: v for k, v in WHOLE.items() if k != "asin"}]), "product 2: 'asin' is missing"),
         (json.dumps([{k: v for k, v in WHOLE.items() if k != "pricing"}]), "product 1: 'pricing' is missing"),
         (json.dumps([{**WHOLE, "pricing": "cheap"}]), "'cheap', which is no price"),
-        (json.dumps([{**WHOLE, "name": 3}]), "'name' is missing, or no text"),
+        (json.dumps([{**WHOLE, "name": 3}]), "'name' is '3', which is no text"),
+        (json.dumps([{**WHOLE, "pricing": [10**400]}]), "product 1: int too large"),
         (json.dumps([{**WHOLE, "customization_options": {"Color": [{}]}}]), "'value' is missing"),
     ],
 )
@@ -401,6 +413,36 @@ def test_broken_data_is_named_with_file_and_remedy(tmp_path: Path, products: str
     with pytest.raises(ValueError) as caught:
         environment(f"webshop:{copied(tmp_path, products)}").ready()
     assert says in str(caught.value) and "items_shuffle.json" in str(caught.value) and REMEDY in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "says"),
+    [
+        ("items_ins_v2.json", '{"B1": {"attributes": 7}}', "B1: 'attributes' is '7', which is no list"),
+        ("items_ins_v2.json", "[]", "no JSON object"),
+        ("items_human_ins.json", '{"B1": [{"instruction": "a"}, 3]}', "B1: an instruction is '3', which is no object"),
+    ],
+)
+def test_what_is_wrong_with_instructions_names_their_file(name: str, text: str, says: str, tmp_path: Path):
+    copied(tmp_path, json.dumps([WHOLE]))
+    (tmp_path / name).write_text(text)
+    with pytest.raises(ValueError) as caught:
+        environment(f"webshop:{tmp_path}").ready()
+    assert f"{tmp_path / name}" in str(caught.value) and says in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["products_1000.json", "instructions_1000.json"])
+def test_a_changed_file_under_the_usual_name_is_refused(name: str, tmp_path: Path):
+    copied(tmp_path, json.dumps([WHOLE]))
+    (tmp_path / name).write_text("[]")
+    with pytest.raises(ValueError, match=r"its SHA-256 is .*it was changed or cut.*call it items_"):
+        environment(f"webshop:{tmp_path}").ready()
+
+
+def test_threads_that_ask_at_once_get_the_same_catalogue(tmp_path: Path):
+    folder = copied(tmp_path, json.dumps([WHOLE]))
+    with ThreadPoolExecutor(8) as pool:
+        assert len({id(found) for found in pool.map(catalogue, [folder] * 8)}) == 1
 
 
 def test_missing_files_are_named(tmp_path: Path):
@@ -414,6 +456,13 @@ def test_missing_files_are_named(tmp_path: Path):
 # Recorded lines
 
 
+GOAL: dict[str, Json] = {
+    "query": "men's sandals", "name": "Korrigal Men's Trekking Sandals with Three Straps", "product_category": "Shoes",
+    "attributes": ["rubber sole"], "price_upper": 40, "goal_options": ["brown"],
+}  # fmt: skip
+BOUGHT: dict[str, Json] = {"goal": GOAL, "asin": "TFA0201X7", "options": {"color": "brown"}, "price": 35}
+
+
 def test_lines_in_tiltyards_own_form_go_on_working():
     task = every("webshop")[0]
     made = [call for message in environment("webshop").oracle(task) for call in message.calls]
@@ -425,10 +474,19 @@ def test_lines_in_tiltyards_own_form_go_on_working():
 @pytest.mark.parametrize(
     ("line", "says"),
     [
-        ({"goal": 3}, "no purchase"),
-        ({"goal": {}, "asin": "B0", "options": {}, "price": 1}, "no product is called 'B0'"),
-        ({"goal": {}, "asin": "TFA0101X0", "options": {}, "price": 1}, "no goal"),
-        ({"goal": {}, "asin": "TFA0101X0", "options": {}}, "no purchase"),
+        ({**BOUGHT, "goal": 3}, "'goal' is '3', which is no object"),
+        ({**BOUGHT, "asin": "B0"}, "no product is called 'B0'"),
+        ({**BOUGHT, "asin": None}, "'asin' is missing"),
+        ({**BOUGHT, "options": ["brown"]}, "'options' is .*, which is no object of texts"),
+        ({**BOUGHT, "price": "35"}, "'price' is '35', which is no price; the form of a purchase is"),
+        ({**BOUGHT, "price": True}, "'price' is 'True'"),
+        ({**BOUGHT, "price": float("nan")}, "'price' is 'nan'"),
+        ({**BOUGHT, "price": 10**400}, "'price' is '1000"),
+        ({**BOUGHT, "goal": {**GOAL, "goal_options": "brown"}}, "'goal_options' is 'brown', which is no list of texts"),
+        ({**BOUGHT, "goal": {**GOAL, "goal_options": None}}, "'goal_options' is missing"),
+        ({**BOUGHT, "goal": {**GOAL, "attributes": []}}, "'attributes' of the goal is empty"),
+        ({**BOUGHT, "goal": {**GOAL, "attributes": [None]}}, "'attributes' is .*, which is no list of texts"),
+        ({**BOUGHT, "reward": 1.0, "parts": [1]}, "'parts' is .*, which is no object"),
         ({"turns": []}, "has not the form"),
     ],
 )
@@ -438,11 +496,7 @@ def test_a_line_that_is_no_purchase_is_said(line: Json, says: str):
 
 
 def test_a_purchase_of_a_shipped_product_is_scored_and_compared():
-    goal: Json = {
-        "query": "men's sandals", "name": "Korrigal Men's Trekking Sandals with Three Straps", "product_category": "Shoes",
-        "attributes": ["rubber sole"], "price_upper": 40, "goal_options": ["brown"],
-    }  # fmt: skip
-    line: dict = {"goal": goal, "asin": "TFA0201X7", "options": {"color": "brown"}, "price": 35}
+    line = dict(BOUGHT)
     found = score_line("webshop", json.dumps(line))
     assert found["reward"] == 1.0 and "equal" not in found
     line["reward"] = found["reward"]
