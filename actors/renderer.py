@@ -98,9 +98,13 @@ class Renderer:
         return self._calls.parse(self.decode(body), is_cut=is_cut)
 
     def _content(self, message: Message) -> str:
-        if message.role != "assistant" or message.malformed or (message.calls and message.content):
+        if message.role != "assistant" or message.malformed:
             return message.content
-        return self._calls.write(message.calls) if message.calls else self._calls.say(message.content)
+        if not message.calls:
+            return self._calls.say(message.content)
+        # Words around calls stay where they read as those calls: an expert's may be in another format.
+        is_own = message.content and self._calls.parse(message.content).calls == message.calls
+        return message.content if is_own else self._calls.write(message.calls)
 
     def _find_tail(self) -> str:
         rendered = self._before

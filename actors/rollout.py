@@ -7,12 +7,15 @@ import time
 from collections import defaultdict
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, replace
+from os.path import commonprefix
 from typing import TypeVar
 
 from actors.engine import Completion, Engine, PromptTooLong, Sampling
 from actors.renderer import Renderer
 from envs.environment import Environment
 from envs.types import Assignment, Author, Message, Observation, Stop, Task, Trajectory, Turn
+
+SHOWN = 80  # characters of an answer
 
 
 class NotReplayed(ValueError):
@@ -86,10 +89,12 @@ class Rollout:
         most = begun + assignment.max_turns if assignment.max_turns else max(begun, self._limits.max_turns)
         for number in range(most):
             tokens.extend(context)
-            if len(tokens) + sampling.max_tokens > self._limits.max_tokens:
-                return Stop.MAX_TOKENS
             if number < begun:
                 turn = await self._replay(context, assignment, number)
+                if len(tokens) + len(turn.action) > self._limits.max_tokens:
+                    return _no_room(assignment, number, self._limits)
+            elif len(tokens) + sampling.max_tokens > self._limits.max_tokens:
+                return Stop.MAX_TOKENS
             else:
                 sampled = self._engine.generate(tokens, _at(sampling, number), session=session)
                 completion = await self._timed("engine", sampled)
@@ -137,9 +142,20 @@ class Rollout:
 
 def _difference(assignment: Assignment, number: int, observation: Observation) -> str:
     was, now = ("\n".join(one.content for one in messages) for messages in (assignment.expected[number], observation.messages))
+    at = max(0, len(commonprefix([was, now])) - SHOWN // 2)
     return (
         f"expert {assignment.expert} of task {assignment.task.id} does not replay: its action {number + 1} was answered "
-        f"{was[:80]!r} and now is {now[:80]!r}; it is left out. Record it anew with tiltyard experts"
+        f"{was[at : at + SHOWN]!r} and now is {now[at : at + SHOWN]!r}; it is left out. Record it anew with tiltyard experts"
+    )
+
+
+def _no_room(assignment: Assignment, number: int, limits: Limits) -> Stop:
+    """The replayed message itself does not fit."""
+    if not assignment.expert:
+        return Stop.MAX_TOKENS
+    raise NotReplayed(
+        f"expert {assignment.expert} of task {assignment.task.id} is left out: its action {number + 1} ends beyond "
+        f"{limits.max_tokens} tokens; raise actors.engine.max_model_len where it shall be learnt from"
     )
 
 

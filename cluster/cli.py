@@ -117,7 +117,7 @@ def _add_experts(experts: argparse.ArgumentParser) -> None:
     experts.add_argument("--model", default="", help="the model to ask there; its key in OPENAI_API_KEY")
     experts.add_argument("--import", default="", dest="imported", metavar="FILE", help="JSON lines of task_id and messages")
     experts.add_argument("--calls", default="", metavar="FORMAT", help="of calls written into imported texts, such as json")
-    experts.add_argument("--max-turns", type=int, default=100, help="messages in a trajectory (default: %(default)s)")
+    experts.add_argument("--max-turns", type=int, default=0, help="messages in a trajectory (default: all, of a model 100)")
     experts.add_argument("--parallel", type=int, default=1, help="trajectories at once (default: %(default)s)")
     experts.add_argument("--resume", action="store_true", help="keep what FILE has, and play what it has not")
 

@@ -13,11 +13,11 @@ from yaml import YAMLError
 
 from actors.config import ActorsConfig
 from cluster.telemetry import TelemetryConfig
-from curriculum.config import CurriculumConfig
+from curriculum.config import CurriculumConfig, StageConfig
 from envs.config import EnvsConfig
 from learner.config import LearnerConfig, check_credit
 from learner.files import scratch
-from learner.imitation import IMITATIONS
+from learner.imitation import EEF, IMITATIONS
 from rewards.config import RewardsConfig
 
 
@@ -97,6 +97,7 @@ class Config:
             )
         for stage in self.curriculum.stages:
             check_credit(stage.credit or self.learner.credit, self.learner.normalize, f"the credit of stage {stage.name!r}")
+            _check_start(stage, stage.credit or self.learner.credit)
             if stage.experts and self.actors.redundancy:
                 raise ValueError(
                     f"actors.redundancy is {self.actors.redundancy}, and stage {stage.name!r} needs every simulation from an "
@@ -105,6 +106,20 @@ class Config:
             if stage.reward not in self.rewards.rubrics:
                 known = ", ".join(sorted(self.rewards.rubrics))
                 raise ValueError(f"stage {stage.name!r} asks for the rubric {stage.reward!r}; rewards.rubrics has: {known}")
+
+
+def _check_start(stage: StageConfig, credit: str) -> None:
+    """Where a stage's episodes begin decides what can be made of them."""
+    where = f"stage {stage.name!r} has the credit {credit!r}"
+    if stage.experts == "whole" and credit != "success":
+        raise ValueError(f"{where} and experts 'whole', which are imitated as they are; set its credit to success")
+    if stage.experts == "states" and stage.num_states and credit not in EEF:
+        raise ValueError(
+            f"{where} and begins in {stage.num_states} states of experts, which are not alike; set its credit to "
+            f"{' or '.join(EEF)}, or num_states to 0, or leave experts out and set midway to reinforce from such states"
+        )
+    if stage.experts != "states" and credit in EEF:
+        raise ValueError(f"{where}, which compares states of experts; set its experts to states, or its credit to success")
 
 
 def load(path: Path, overrides: Sequence[str] = ()) -> Config:

@@ -89,20 +89,32 @@ def experts_of(config: Config, pools: Mapping[str, Sequence[Task]]) -> Experts:
     """What the config's file has for these tasks; without a file none. Raises ConfigError."""
     if not config.curriculum.experts:
         return Experts()
-    known = {task.id for pool in pools.values() for task in pool}
+    known = {task.id: task for pool in pools.values() for task in pool}
     found: dict[str, list[Expert]] = defaultdict(list)
     try:
-        for expert in read(Path(config.curriculum.experts)):
+        path = Path(config.curriculum.experts)
+        for expert in read(path):
+            _check_env(path, expert, name=config.envs.name, task=known.get(expert.task_id))
             found[expert.task_id].append(expert)
     except ValueError as error:
         raise ConfigError(f"curriculum.experts: {error}") from None
-    if not known & set(found):
+    if not known.keys() & found.keys():
         example = f", such as {next(iter(found))!r}" if found else ""
         raise ConfigError(
             f"curriculum.experts: {config.curriculum.experts} has {len(found)} tasks{example}; none is a training task of "
             f"{config.envs.name}: make one with tiltyard experts {config.envs.name}"
         )
     return Experts({task_id: tuple(experts) for task_id, experts in found.items() if task_id in known})
+
+
+def _check_env(path: Path, expert: Expert, *, name: str, task: Task | None) -> None:
+    """An environment may have moved to another folder, but its task must ask for the same."""
+    is_same = expert.env.partition(":")[0] == name.partition(":")[0]
+    if not is_same or (expert.env != name and task and task.messages[-1] not in expert.opening):
+        why = "whose task of that name asks for something else" if is_same else f"not {name}"
+        raise ValueError(
+            f"{path}: expert {expert.id} was recorded in {expert.env}, {why}; make a file with tiltyard experts {name}"
+        )
 
 
 def _expert(row: Mapping[str, Json]) -> Expert:
@@ -119,4 +131,6 @@ def _expert(row: Mapping[str, Json]) -> Expert:
         tuple(conversation[at] for at in starts),
         tuple(tuple(conversation[at + 1 : end]) for at, end in zip(starts, ends, strict=True)),
         row["success"] is True,
+        str(row["env"]),
+        tuple(conversation[: starts[0]]),
     )

@@ -33,7 +33,8 @@ class Simulations:
 
 def simulations(folder: Path) -> Simulations:
     """Of a run's groups whose siblings began in different states; of none where there were none."""
-    rows: list[Row] = [row for row in read(folder, columns=COLUMNS, split="train").to_pylist() if row["stop"] != "fault"]
+    told = read(folder, columns=COLUMNS, split="train").to_pylist()
+    rows: list[Row] = [row for row in told if row["stop"] != "fault" and "policy" in row["authors"]]
     groups: dict[int, list[Row]] = defaultdict(list)
     for row in rows:
         groups[row["assignment_id"]].append(row)

@@ -2,100 +2,30 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+import logging
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
-from enum import StrEnum
+from dataclasses import asdict, replace
 from hashlib import blake2b
 from itertools import cycle
 from random import Random
 
 from curriculum.config import CurriculumConfig, StageConfig
-from curriculum.experts import NO_EXPERTS, Experts, Start, said, states, whole
+from curriculum.experts import NO_EXPERTS, Experts, Start, states, whole
 from curriculum.gate import Decision, StepFacts, decide
+from curriculum.memory import CurriculumStatus, Kind, Memory, Record, Seen, Story, read
 from curriculum.sampler import Draw, Tally, frontier, next_level, uniform
 from curriculum.stages import Stage, stages
 from curriculum.temperature import next_temperature
 from envs.types import Assignment, Group, Message, Stop, Task, Trajectory
 
+log = logging.getLogger(__name__)
+
 Oracle = Callable[[Task], Sequence[Message]]
 LEAST_LEFT = 2  # messages: a call and the closing answer
 BACK_AT = 0.5  # the success with which the next groups begin a message further from the end
 LEAST_MIDWAY = 0.1  # of a stage's share: what is solved is still looked at now and then
-
-
-class Kind(StrEnum):
-    STARTED = "started"
-    ADVANCED = "advanced"
-    FINISHED = "finished"
-
-
-@dataclass(frozen=True, slots=True)
-class Record:
-    """A decision about stages: taken after `step`, and `stage` is the one that it led to (or that finished)."""
-
-    step: int
-    stage: str
-    kind: Kind
-    reason: str
-
-
-@dataclass(frozen=True, slots=True)
-class Story:
-    records: tuple[Record, ...]
-    steps: Mapping[str, int]  # stage -> optimiser steps spent in it
-
-
-@dataclass(frozen=True, slots=True)
-class CurriculumStatus:
-    """`tried` and `solved` count tasks; `reason` says why this stage began. `is_finished`: the last gate fired."""
-
-    stage: str
-    index: int
-    step_in_stage: int
-    tried: int
-    solved: int
-    reason: str
-    is_finished: bool
-
-
-@dataclass(frozen=True, slots=True)
-class Seen:
-    """One observed group, in trajectories. `midway` is its level where it did not begin at the beginning, else empty.
-
-    `way` has the first sibling's messages where the group played one message each, but for one that ended the episode.
-    `lost` is the expert whose actions were answered otherwise than recorded.
-    """
-
-    id: int
-    task_id: str
-    tried: int
-    solved: int
-    midway: str = ""
-    way: tuple[Message, ...] = ()
-    lost: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class Memory:
-    """All that is remembered. `drawn` (assignments per level) and `history` are the present stage's alone."""
-
-    env: str
-    seed: int
-    stage: str
-    next_id: int = 0
-    drawn: Mapping[str, int] = field(default_factory=dict)
-    tallies: Mapping[str, Tally] = field(default_factory=dict)
-    midway: Mapping[str, Tally] = field(default_factory=dict)  # level -> how groups that began midway ended
-    pending: tuple[Seen, ...] = ()
-    history: tuple[StepFacts, ...] = ()
-    steps: Mapping[str, int] = field(default_factory=dict)
-    records: tuple[Record, ...] = ()
-    lost: tuple[str, ...] = ()  # experts that did not replay
-    left: Mapping[str, int] = field(default_factory=dict)  # level -> messages left to do from where a group begins
-    is_finished: bool = False
-    temperature: float = 0.0  # where the stage holds an entropy by it
-    ways: Mapping[str, tuple[Message, ...]] = field(default_factory=dict)  # task -> the messages by which it was last gone into
 
 
 class Coordinator:
@@ -117,10 +47,17 @@ class Coordinator:
         self._stages, self._oracle, self._experts = stages(config, tasks, experts), oracle, experts
         self._index = {stage.config.name: at for at, stage in enumerate(self._stages)}
         first = self._stages[0].config.name
+        self._drawing, self._references = asyncio.Lock(), dict[str, Sequence[Message]]()
         start = Record(0, first, Kind.STARTED, f"{first!r} is the first of {len(self._stages)} stages")
         self._memory = Memory(env, seed, first, steps={first: 0}, records=(start,))
 
     async def next(self) -> Assignment:
+        async with self._drawing:
+            while (task := self._awaits_reference()) is not None:
+                self._references[task.id] = await self._reference(task)
+            return self._next()
+
+    def _next(self) -> Assignment:
         memory, stage = self._memory, self._stage
         level = next_level(stage.shares, memory.drawn)
         draw = self._draw(stage, level)
@@ -204,7 +141,7 @@ class Coordinator:
 
     async def restore(self, state: str) -> None:
         """Take over a `state`; ValueError where it is of another environment, seed or set of stages."""
-        memory = _read(state)
+        memory = read(state)
         if (memory.env, memory.seed) != (self._memory.env, self._memory.seed):
             raise ValueError(
                 f"the saved curriculum is of environment {memory.env!r} and seed {memory.seed}, this run of "
@@ -212,7 +149,9 @@ class Coordinator:
             )
         if memory.stage not in self._index:
             raise ValueError(f"the saved curriculum is in stage {memory.stage!r}; there are: {', '.join(self._index)}")
-        self._memory = memory
+        # One that was recorded anew since then is another chance.
+        lost = {id: digest for id, digest in memory.lost.items() if self._experts.digest(id) == digest}
+        self._memory = replace(memory, lost=lost)
 
     @property
     def _stage(self) -> Stage:
@@ -242,10 +181,10 @@ class Coordinator:
         if config.experts:
             usable = self._experts.usable(task.id, successful=config.experts == "whole", lost=self._memory.lost)
             if not usable:
-                return Start()
+                return Start(words=", from its beginning, since its experts were left out")
             expert = Random(f"{self._memory.seed}/{id}/expert").choice(usable)
             return whole(expert) if config.experts == "whole" else states(expert, config.num_states)
-        rng = Random(f"{self._memory.seed}/{id}/midway")
+        rng = self._rng(id)
         if (
             rng.random() < self._midway(config, task.level)
             and (begun := self._cut(self._way(task), task.level, rng, config)).messages
@@ -254,11 +193,33 @@ class Coordinator:
         own = self._own(task, id) if config.one_message else ()
         return Start(own, words=f", after {len(own)} of its own messages") if own else Start()
 
+    def _rng(self, id: int) -> Random:
+        return Random(f"{self._memory.seed}/{id}/midway")
+
+    def _awaits_reference(self) -> Task | None:
+        """The next assignment's task, where that begins on the reference's way and the reference is not known yet."""
+        memory, stage = self._memory, self._stage
+        level = next_level(stage.shares, memory.drawn)
+        is_midway = not stage.config.experts and self._rng(memory.next_id).random() < self._midway(stage.config, level)
+        if not is_midway:
+            return None
+        task = self._draw(stage, level).task
+        has_expert = self._experts.usable(task.id, successful=True, lost=memory.lost)
+        return None if has_expert or task.id in self._references else task
+
+    async def _reference(self, task: Task) -> Sequence[Message]:
+        """It may take its time to be found; a task without one is played from its beginning."""
+        try:
+            return tuple(await asyncio.to_thread(self._oracle, task))
+        except Exception as error:  # the environment's: one start is lost to it, the run is not
+            log.warning("no reference for %s: %s: %s", task.id, type(error).__name__, error)
+            return ()
+
     def _way(self, task: Task) -> Start:
         """The first successful expert's, else the reference's."""
         usable = self._experts.usable(task.id, successful=True, lost=self._memory.lost)
         if not usable:
-            return Start(tuple(self._oracle(task)), words="the reference's")
+            return Start(tuple(self._references[task.id]), words="the reference's")
         return Start(usable[0].messages, (), usable[0].answers, usable[0].id, f"expert {usable[0].id}'s")
 
     def _cut(self, way: Start, level: str, rng: Random, config: StageConfig) -> Start:
@@ -286,7 +247,7 @@ class Coordinator:
         if memory.history and facts.step <= memory.history[-1].step:
             raise ValueError(f"step {facts.step} is not after step {memory.history[-1].step}; tell each step once")
         tallies, midway, ways = dict(memory.tallies), dict(memory.midway), dict(memory.ways)
-        lost = dict.fromkeys(memory.lost)
+        lost = dict(memory.lost)
         for seen in sorted(memory.pending, key=lambda seen: seen.id):
             of, key = (midway, seen.midway) if seen.midway else (tallies, seen.task_id)
             if seen.tried:
@@ -294,7 +255,7 @@ class Coordinator:
             if seen.way:
                 ways[seen.task_id] = seen.way
             if seen.lost:
-                lost[seen.lost] = None
+                lost[seen.lost] = self._experts.digest(seen.lost)
         steps = {**memory.steps, memory.stage: memory.steps[memory.stage] + 1}
         history = (*memory.history, facts)
         config, temperature = self._stage.config, memory.temperature
@@ -310,7 +271,7 @@ class Coordinator:
             steps=steps,
             temperature=temperature,
             ways=ways,
-            lost=tuple(lost),
+            lost=lost,
             left=self._further() if config.backward else memory.left,
         )
 
@@ -319,7 +280,8 @@ class Coordinator:
         left = dict(self._memory.left)
         for level in {seen.midway for seen in self._memory.pending if seen.midway}:
             begun = [seen for seen in self._memory.pending if seen.midway == level]
-            if sum(seen.solved for seen in begun) >= BACK_AT * sum(seen.tried for seen in begun):
+            tried = sum(seen.tried for seen in begun)
+            if tried and sum(seen.solved for seen in begun) >= BACK_AT * tried:
                 now = left.get(level, LEAST_LEFT)
                 left[level] = now + max(1, now // 4)
         return left
@@ -346,25 +308,3 @@ def assignment_seed(seed: int, assignment_id: int) -> int:
     """31 bits that depend on nothing but the two, on any machine."""
     digest = blake2b(f"{seed}/{assignment_id}".encode(), digest_size=4).digest()
     return int.from_bytes(digest, "big") & 0x7FFFFFFF
-
-
-def _read(state: str) -> Memory:
-    saved = json.loads(state)
-    return Memory(
-        env=saved["env"],
-        seed=saved["seed"],
-        stage=saved["stage"],
-        next_id=saved["next_id"],
-        drawn=saved["drawn"],
-        tallies={task_id: Tally(**tally) for task_id, tally in saved["tallies"].items()},
-        midway={level: Tally(**tally) for level, tally in saved.get("midway", {}).items()},
-        pending=tuple(Seen(**{**seen, "way": said(seen.get("way", ()))}) for seen in saved["pending"]),
-        history=tuple(StepFacts(**facts) for facts in saved["history"]),
-        steps=saved["steps"],
-        records=tuple(Record(one["step"], one["stage"], Kind(one["kind"]), one["reason"]) for one in saved["records"]),
-        is_finished=saved["is_finished"],
-        temperature=saved["temperature"],
-        ways={task_id: said(way) for task_id, way in saved.get("ways", {}).items()},
-        lost=tuple(saved.get("lost", ())),
-        left=saved.get("left", {}),
-    )

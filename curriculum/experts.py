@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
+from hashlib import blake2b
 from itertools import takewhile
 from typing import cast
 
@@ -19,6 +20,13 @@ class Expert:
     messages: tuple[Message, ...]
     answers: tuple[tuple[Message, ...], ...]
     success: bool
+    env: str = ""
+    opening: tuple[Message, ...] = ()
+
+    @property
+    def digest(self) -> str:
+        """Of what was said and answered."""
+        return blake2b(repr((self.messages, self.answers)).encode(errors="surrogatepass"), digest_size=8).hexdigest()
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +46,11 @@ class Experts:
 
     of: Mapping[str, Sequence[Expert]] = field(default_factory=dict)
 
-    def usable(self, task_id: str, *, successful: bool, lost: Sequence[str] = ()) -> list[Expert]:
+    def digest(self, id: str) -> str:
+        """That expert's; empty where there is none of that id."""
+        return next((one.digest for experts in self.of.values() for one in experts if one.id == id), "")
+
+    def usable(self, task_id: str, *, successful: bool, lost: Collection[str] = ()) -> list[Expert]:
         """Those of a task, but for the `lost`; only successful ones where that is asked for."""
         return [one for one in self.of.get(task_id, ()) if one.id not in lost and (one.success or not successful)]
 

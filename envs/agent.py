@@ -34,18 +34,38 @@ def spoken(conversation: Sequence[Message]) -> list[dict[str, Json]]:
 
 
 def heard(told: Mapping[str, Json]) -> Message:
-    """An assistant's message of that API; one whose arguments are no JSON object is malformed."""
+    """An assistant's message of that API; one whose arguments are no JSON object is malformed. ValueError where it is none."""
     calls: list[ToolCall] = []
-    for one in cast(list[dict[str, Any]], told.get("tool_calls") or []):
-        name, text = str(one["function"]["name"]), one["function"].get("arguments") or "{}"
+    content = _words(told.get("content"))
+    if told.get("function_call"):
+        raise ValueError("a message has 'function_call'; write it as 'tool_calls'")
+    for one in cast(list[Json], told.get("tool_calls") or []):
+        match one:
+            case {"function": {"name": str(name), **function}}:
+                text: Any = function.get("arguments") or "{}"
+            case _:
+                raise ValueError(f"{str(one)[:80]!r} is no tool call; it has a function with name and arguments")
         try:
             arguments = json.loads(text) if isinstance(text, str) else text
         except (ValueError, RecursionError):
             arguments = None
         if not isinstance(arguments, dict):
-            return Message("assistant", str(told.get("content") or text), malformed="arguments are not an object")
+            return Message("assistant", content or str(text), malformed="arguments are not an object")
         calls.append(ToolCall(name, cast(dict[str, Json], arguments)))
-    return Message("assistant", "" if calls else str(told.get("content") or ""), tuple(calls))
+    return Message("assistant", "" if calls else content, tuple(calls))
+
+
+def _words(content: Json) -> str:
+    """What is said, whether as a text or in parts."""
+    match content:
+        case None:
+            return ""
+        case str():
+            return content
+        case [*parts] if all(isinstance(one, dict) and isinstance(one.get("text"), str) for one in parts):
+            return "".join(str(one["text"]) for one in cast(list[dict[str, Json]], parts))
+        case _:
+            raise ValueError(f"a content of {str(content)[:80]!r} is no text")
 
 
 def _spoken_call(id: str, call: ToolCall) -> Json:

@@ -12,15 +12,6 @@ Messages = Sequence[Message]
 MAX_DETOUR = 3  # messages
 
 
-def degrade(own: Messages, other: Messages, rng: Random) -> tuple[str, list[Message]]:
-    """What went wrong, and the messages: `own` is the task's reference, `other` that of another task like it.
-
-    Whether the task is failed by it, the environment has to say: a detour often ends well.
-    """
-    name = rng.choice(sorted(KINDS))
-    return name, KINDS[name](own, other, rng)
-
-
 def early_stop(own: Messages, other: Messages, rng: Random) -> list[Message]:
     """It ends with the last message's words before all is done."""
     return [*own[: rng.randint(0, max(0, len(own) - 2))], replace(own[-1], calls=())]

@@ -18,7 +18,7 @@ class EndpointError(RuntimeError):
 
 
 class NoReply(EndpointError):
-    """None came, or not in time: one question may be at fault, rather than the endpoint."""
+    """None came, not in time, or the request was refused: one question may be at fault, rather than the endpoint."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +54,8 @@ class Endpoint:
             )
         except openai.APITimeoutError as error:
             raise NoReply(f"{self.url}, model {self.model!r}: no reply within {self.timeout_s:g} s") from error
+        except (openai.BadRequestError, openai.UnprocessableEntityError) as error:
+            raise NoReply(f"{self.url}, model {self.model!r}: refused the request: {error}") from error
         except openai.OpenAIError as error:
             raise EndpointError(f"{self.url}, model {self.model!r}: {error}; is the server up, and the key right?") from error
         if not reply.choices:

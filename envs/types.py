@@ -195,7 +195,8 @@ class Group:
     @property
     def has_signal(self) -> bool:
         """Whether the siblings' rewards differ: where they do not, every group-relative advantage is zero."""
-        return max(self.rewards) - min(self.rewards) > 1e-6
+        sound = [trajectory.reward for trajectory in self.trajectories if trajectory.stop is not Stop.FAULT]
+        return bool(sound) and max(sound) - min(sound) > 1e-6
 
     @property
     def success(self) -> float:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from envs.types import Group
+from envs.types import Group, Stop
 from learner.credit import CREDITS
 from learner.imitation import CHOICES, IMITATIONS
 
@@ -34,4 +34,5 @@ class Credits:
         """Whether a batch learns from it. Only `reward` has a baseline that is not the group's own."""
         if self.imitates(group):
             return any(any(row) for row in self(group))
-        return group.has_signal or self.of(group) == "reward"
+        is_played = any(one.stop is not Stop.FAULT and one.num_action_tokens for one in group.trajectories)
+        return group.has_signal or (self.of(group) == "reward" and is_played)

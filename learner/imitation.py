@@ -46,6 +46,7 @@ def eef(group: Group, choose: Choice, *, recovers: bool = True) -> Rows:
 
 
 IMITATIONS: dict[str, Imitation] = {"success": success, "eef": eef, "eef_initial": partial(eef, recovers=False)}
+EEF = ("eef", "eef_initial")
 
 
 def _all(solutions: Sequence[Trajectory]) -> Sequence[Trajectory]:
@@ -75,8 +76,12 @@ def depth(trajectory: Trajectory) -> int:
 
 
 def _states(group: Group) -> dict[int, list[Trajectory]]:
-    """The siblings by the state in which they began, the earliest first; those that met a fault are left out."""
-    sound = sorted((one for one in group.trajectories if one.stop is not Stop.FAULT), key=depth)
+    """The siblings by the state in which they began, the earliest first.
+
+    Those that met a fault are left out, and those cut off before the policy's first action, which say nothing of a state.
+    """
+    acted = (one for one in group.trajectories if depth(one) < len(one.turns) or not one.turns)
+    sound = sorted((one for one in acted if one.stop is not Stop.FAULT), key=depth)
     return {at: [one for one in sound if depth(one) == at] for at in dict.fromkeys(map(depth, sound))}
 
 

@@ -8,8 +8,10 @@ import shutil
 import subprocess
 import tempfile
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
+from threading import Timer
 from typing import Protocol, cast
 
 from py4j.java_gateway import GatewayParameters, JavaGateway, find_jar_path
@@ -28,6 +30,8 @@ OPTIONS = ("-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1")  # start sooner and sm
 HEAP_MB = 200  # without a limit the heap grows to gigabytes
 OLDEST = 8  # version of Java that the package's classes need
 TIMEOUT_S = 120.0  # of one request: the slowest takes some 10 s
+LAST_S = 1.0  # in which the process of a machine that failed may end by itself
+FOREIGN = ("JAVA_TOOL_OPTIONS", "_JAVA_OPTIONS", "JDK_JAVA_OPTIONS")
 MAX_CHARS = 1000  # of an action that are sent: the simulator's parser takes its time over them all
 REMEDY = f"install a Java {OLDEST}+ runtime, such as the package openjdk-17-jre-headless, or set JAVA_HOME"
 REFUSALS = {
@@ -39,6 +43,10 @@ BROKEN = "The simulator could not carry that out."
 
 class MachineError(RuntimeError):
     """The machine could not be started, or no longer answers."""
+
+
+class MachineDied(MachineError):
+    """Its process has ended, as when the system wants the memory: another one can do the same."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,17 +95,25 @@ class Machine:
         # It ends itself when its stdin is closed, which the kernel does however this process ends. PR_SET_PDEATHSIG would
         # end it with the *thread* that started it, and threads of a pool come and go.
         pipe = subprocess.PIPE
-        self._process = subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=self._told, cwd=BASEPATH)
+        self._process = subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=self._told, cwd=BASEPATH, env=_variables())
+        late = Timer(TIMEOUT_S, self._process.kill)
+        late.start()
         try:
             self._gateway, self._server = self._connect()
         except (Py4JError, OSError, ValueError) as error:
-            reason = self._reason() or error
+            reason = self._reason()
             self.close()
-            raise MachineError(f"a Java virtual machine did not start: {reason}") from error
+            raise MachineError(f"a Java virtual machine did not start: {error} {reason}") from error
+        finally:
+            late.cancel()
 
     @property
     def pid(self) -> int:
         return self._process.pid
+
+    @property
+    def is_alive(self) -> bool:
+        return self._process.poll() is None
 
     def load(self, name: str, variation: int, *, with_gold: bool = False) -> Sequence[str]:
         """Begin the task afresh; its gold path, where that was asked for."""
@@ -107,7 +123,7 @@ class Machine:
                 raise MachineError(f"{name} {variation} could not be loaded: {told}")
             return [str(action) for action in self._server.getGoldActionSequence()] if with_gold else []
         except (Py4JError, OSError) as error:
-            raise MachineError(f"a Java virtual machine could not load {name} {variation}: {error}") from error
+            raise self._failure(f"a Java virtual machine could not load {name} {variation}: {error}") from error
 
     def step(self, action: str) -> Reply:
         """The package's own `step` also lists all actions that would be possible, which costs ten times the step itself."""
@@ -117,7 +133,7 @@ class Machine:
             score = round(100 * server.getScore())
             return Reply(text, score, server.getCompleted() or score < 0)
         except (Py4JError, OSError) as error:
-            raise MachineError(f"a Java virtual machine no longer answers: {error}") from error
+            raise self._failure(f"a Java virtual machine no longer answers: {error}") from error
 
     def _say(self, action: str) -> str:
         try:
@@ -126,6 +142,11 @@ class Machine:
             if "OutOfMemoryError" in str(error):
                 raise
             return BROKEN  # the simulator's own mistake, which comes again whenever that action is played again
+
+    def _failure(self, words: str) -> MachineError:
+        with suppress(subprocess.TimeoutExpired):
+            self._process.wait(LAST_S)
+        return MachineError(words) if self.is_alive else MachineDied(words)
 
     def close(self) -> None:
         self._process.kill()
@@ -137,7 +158,10 @@ class Machine:
     def _connect(self) -> tuple[JavaGateway, Server]:
         stdout = self._process.stdout
         assert stdout is not None
-        port, token = int(stdout.readline()), stdout.readline().decode().strip()
+        first = stdout.readline().decode(errors="replace").strip()
+        if not first.isdecimal():
+            raise ValueError(first or f"it said nothing within {TIMEOUT_S:g} s")
+        port, token = int(first), stdout.readline().decode().strip()
         # Without memory management an object dropped here is kept there, which are few; with it each one dropped after the
         # machine's end is a line in the log.
         told = GatewayParameters(port=port, auth_token=token, read_timeout=TIMEOUT_S, enable_memory_management=False)
@@ -147,8 +171,13 @@ class Machine:
         return gateway, cast(Server, jvm.scienceworld.runtime.pythonapi.PythonInterface())
 
     def _reason(self) -> str:
+        """What it said on its way out: errors of Java's own go to stdout."""
+        with suppress(subprocess.TimeoutExpired):
+            self._process.wait(LAST_S)
+        self._process.kill()
+        assert self._process.stdout is not None
         self._told.seek(0)
-        return self._told.read().decode(errors="replace").strip()
+        return " ".join((self._process.stdout.read() + b" " + self._told.read()).decode(errors="replace").split())
 
 
 def java() -> str:
@@ -158,13 +187,25 @@ def java() -> str:
     if found is None:
         raise ValueError(f"scienceworld runs on Java, and there is none {f'in {home}' if home else 'on the path'}: {REMEDY}")
     if _version(found) < OLDEST:
-        raise ValueError(f"scienceworld runs on Java, and {found} is too old or does not run: {REMEDY}")
-    return found
+        raise ValueError(f"scienceworld runs on Java, and {found} is too old: {REMEDY}")
+    return os.path.abspath(found)
 
 
 @cache
 def _version(path: str) -> int:
-    """8 for 1.8.0_402, 17 for 17.0.15; 0 where it does not run."""
-    told = subprocess.run([path, "-version"], capture_output=True, text=True)
-    found = re.search(r'version "(?:1\.)?(\d+)', told.stderr) if told.returncode == 0 else None
-    return int(found[1]) if found else 0
+    """8 for 1.8.0_402, 17 for 17.0.15. ValueError where it does not run as it is to."""
+    command = [path, f"-Xmx{HEAP_MB}m", *OPTIONS, *SAME_ORDER, "-version"]
+    try:
+        told = subprocess.run(command, capture_output=True, text=True, env=_variables(), timeout=TIMEOUT_S)
+        said = " ".join((told.stdout + told.stderr).split())
+    except (OSError, subprocess.TimeoutExpired) as error:
+        said = str(error)
+    found = re.search(r'version "(?:1\.)?(\d+)', said)
+    if found is None:
+        raise ValueError(f"scienceworld runs on Java, and {path} does not run: {said[-500:]}; {REMEDY}")
+    return int(found[1])
+
+
+def _variables() -> dict[str, str]:
+    """The environment variables without those by which Java takes options that it was not given here."""
+    return {name: value for name, value in os.environ.items() if name not in FOREIGN}

@@ -3,21 +3,23 @@
 No episode holds a machine for itself: one that needs a machine while all serve others takes one over, and the episode that
 lost it is played again, action by action, when it goes on. The simulator is deterministic, so nobody can tell. To wait until
 another episode ends would deadlock: episodes wait in the threads of one small pool, and whoever holds a machine needs such a
-thread to come to its end. Here a thread waits for a single action of another at most.
+thread to come to its end. Here a thread waits for one action of another at most, with what is played again before it.
 """
 
 from __future__ import annotations
 
 import atexit
 import os
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
-from functools import cache
+from functools import cache, partial
 from threading import Condition
+from typing import TypeVar
 
-from envs.scienceworld.machine import HEAP_MB, Machine, Reply
+from envs.scienceworld.machine import HEAP_MB, Machine, MachineDied, MachineError, Reply
 
+T = TypeVar("T")
 VARIABLE = "TILTYARD_MACHINES"
 MACHINE_MB, SHARE, MOST = 350, 0.25, 16  # a machine's memory; the share of all memory that they may take by default
 GOLD_HEAP_MB = 1024  # the search for a gold path tries out whole tours of the building
@@ -47,6 +49,10 @@ class Seat:
         return -1 if self.episode is None or self.episode.is_left else len(self.episode.actions)
 
 
+class Left(MachineError):
+    """Nobody waits for the action any more."""
+
+
 class Pool:
     """Safe to call from many threads, though an episode acts in one at a time. An episode is left by setting `is_left`."""
 
@@ -57,20 +63,17 @@ class Pool:
 
     def act(self, episode: Episode, action: str) -> Reply:
         """What the action comes to in the episode. Raises MachineError where the machine fails."""
-        with self._seat(episode) as machine:
-            reply = machine.step(action)
-            episode.actions.append(action)
-            return reply
+        reply = self._on_machine(episode, lambda machine: machine.step(action))
+        episode.actions.append(action)
+        return reply
 
     def gold(self, name: str, variation: int) -> Sequence[str]:
         """The package's gold path, up to the action that completes the task."""
-        found: list[str] = []
-        with self._seat(Episode(name, variation, is_left=True)) as machine:
-            for action in machine.load(name, variation, with_gold=True):
-                found.append(action)
-                if machine.step(action).is_over:
-                    break
-        return tuple(found)
+        episode = Episode(name, variation)
+        try:
+            return self._on_machine(episode, partial(_gold, name=name, variation=variation))
+        finally:
+            episode.is_left = True
 
     @property
     def pids(self) -> list[int]:
@@ -85,6 +88,13 @@ class Pool:
             if seat.machine is not None:
                 seat.machine.close()
 
+    def _on_machine(self, episode: Episode, do: Callable[[Machine], T]) -> T:
+        """Once more, on another machine, where one has died meanwhile."""
+        with suppress(MachineDied), self._seat(episode) as machine:
+            return do(machine)
+        with self._seat(episode) as machine:
+            return do(machine)
+
     @contextmanager
     def _seat(self, episode: Episode) -> Iterator[Machine]:
         """A machine at the place where the episode is, and at nobody else's disposal until the block ends."""
@@ -93,8 +103,13 @@ class Pool:
                 self._changed.wait()
             seat.is_busy = True
         try:
+            if seat.machine is not None and not seat.machine.is_alive:
+                seat.machine.close()
+                seat.machine = seat.episode = None
             seat.machine = seat.machine or Machine(heap_mb=self._heap_mb)
             yield _brought(seat, seat.machine, episode)
+        except Left:
+            raise
         except BaseException:
             self._remove(seat)
             raise
@@ -125,12 +140,26 @@ class Pool:
 
 def _brought(seat: Seat, machine: Machine, episode: Episode) -> Machine:
     """The seat's machine, at the place where the episode is."""
+    if episode.is_left:
+        raise Left("the episode was closed before this action")
     if seat.episode is not episode:
-        seat.episode = episode
+        seat.episode = None
         machine.load(episode.name, episode.variation)
         for action in episode.actions:
+            if episode.is_left:
+                raise Left("the episode was closed while it was played again")
             machine.step(action)
+        seat.episode = episode
     return machine
+
+
+def _gold(machine: Machine, *, name: str, variation: int) -> Sequence[str]:
+    found: list[str] = []
+    for action in machine.load(name, variation, with_gold=True):
+        found.append(action)
+        if machine.step(action).is_over:
+            break
+    return tuple(found)
 
 
 @cache

@@ -75,6 +75,17 @@ def test_half_a_surrogate_pair_is_rendered_like_any_text(byte_folder: str) -> No
     assert "nothing is called ?" in renderer.decode(context)
 
 
+def test_calls_said_in_another_format_are_written_in_this_one(byte_folder: str) -> None:
+    """An imported expert's: the policy would learn to write what nobody here can read."""
+    call = ToolCall("find", {"name": "lamp"})
+    told = Message("assistant", '<tool_call>{"name": "find", "arguments": {"name": "lamp"}}</tool_call>', (call,))
+    for calls in ("json", "python", "llama", "think"):
+        renderer = Renderer(byte_folder, calls)
+        assert renderer.parse(renderer.act(told)).calls == (call,)
+    kept = Renderer(byte_folder, "json")
+    assert told.content in kept.decode(kept.act(told))
+
+
 def test_an_action_cut_off_is_closed_by_the_context(byte_folder: str) -> None:
     renderer = Renderer(byte_folder)
     news = (Message("tool", "{}"),)

@@ -3,14 +3,14 @@
 import asyncio
 import threading
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import pytest
 
 from actors.calls import CALL_FORMATS
 from actors.engine import Sampling
 from actors.renderer import Renderer
-from actors.rollout import Limits, Rollout
+from actors.rollout import Limits, NotReplayed, Rollout
 from actors.scripted_engine import ScriptedEngine
 from envs.environment import environment
 from envs.types import Assignment, Author, Message, Observation, Stop, Task, Trajectory
@@ -61,8 +61,8 @@ def said(move: Message) -> str:
     return move.content or CALL_FORMATS["json"].write(move.calls)
 
 
-def assignment(start: tuple[Message, ...] = ()) -> Assignment:
-    return Assignment(0, TASK, "s", 0.0, "progress", 1, start)
+def assignment(start: tuple[Message, ...] = (), *, expert: str = "") -> Assignment:
+    return Assignment(0, TASK, "s", 0.0, "progress", 1, start, expert=expert)
 
 
 async def play(
@@ -125,3 +125,29 @@ async def test_a_start_state_is_replayed_before_the_policy_speaks(byte_folder: s
     trajectory = await play(byte_folder, [said(move) for move in moves[1:]], start=tuple(moves[:1]))
     assert [turn.author for turn in trajectory.turns[:2]] == [Author.EXPERT, Author.POLICY]
     assert trajectory.stop is Stop.DONE and trajectory.turns[0].versions == ()
+
+
+async def test_an_expert_that_fits_is_replayed_whole_and_one_that_does_not_is_left_out(byte_folder: str) -> None:
+    """A replayed message needs its own room, and none for what could be sampled in its place."""
+    moves, renderer = tuple(SHOP.oracle(TASK)), Renderer(byte_folder)
+
+    def rollout(max_tokens: int) -> Rollout:
+        engine = ScriptedEngine(Play(renderer, ["x"]))
+        return Rollout(SHOP.make(), engine, renderer, limits=Limits(20, max_tokens, 20))
+
+    whole = await rollout(100_000)(assignment(moves, expert="e"), SAMPLING, trajectory_id="0-0")
+    again = await rollout(whole.num_tokens)(assignment(moves, expert="e"), SAMPLING, trajectory_id="0-0")
+    assert again.turns == whole.turns and again.stop is Stop.DONE
+    with pytest.raises(NotReplayed, match=rf"e of task .* ends beyond {whole.num_tokens - 1} tokens; raise actors.engine"):
+        await rollout(whole.num_tokens - 1)(assignment(moves, expert="e"), SAMPLING, trajectory_id="0-0")
+    cut = await rollout(whole.num_tokens - 1)(assignment(moves), SAMPLING, trajectory_id="0-0")
+    assert cut.stop is Stop.MAX_TOKENS and len(cut.turns) == len(moves) - 1
+
+
+async def test_what_differs_from_a_recording_is_shown_where_it_differs(byte_folder: str) -> None:
+    env = Faulty()
+    env.step = lambda message: Observation((Message("tool", "a" * 500 + "new"),))  # type: ignore[method-assign]
+    told = replace(assignment((Message("assistant", "x"),), expert="e"), expected=((Message("tool", "a" * 500 + "old"),),))
+    renderer = Renderer(byte_folder)
+    with pytest.raises(NotReplayed, match=r"answered 'a+old' and now is 'a+new'; it is left out"):
+        await Rollout(env, ScriptedEngine(Play(renderer, ["x"])), renderer, limits=LIMITS)(told, SAMPLING, trajectory_id="0-0")

@@ -104,12 +104,29 @@ def test_what_the_machine_lacks_is_named(overrides: list[str], told: str) -> Non
 
 
 def test_simulations_from_states_go_without_redundancy() -> None:
-    stage = 'curriculum.stages=[{name: a, levels: {"1": 1}, experts: states}]'
+    stage = 'curriculum.stages=[{name: a, levels: {"1": 1}, experts: states, credit: eef}]'
     with pytest.raises(ConfigError, match="actors.redundancy is 1.*needs every simulation"):
         load(
             next(path for path in EXPERIMENTS if path.name == "shop.yaml"),
             [stage, "curriculum.experts=x.parquet", "actors.redundancy=1"],
         )
+
+
+@pytest.mark.parametrize(
+    ("stage", "told"),
+    [
+        ("experts: whole", "credit 'tree' and experts 'whole'.*set its credit to success"),
+        ("experts: whole, credit: eef", "set its credit to success"),
+        ("experts: states", "credit 'tree' and begins in 5 states of experts.*eef or eef_initial"),
+        ("experts: states, credit: success", "set its credit to eef or eef_initial, or num_states to 0"),
+        ("credit: eef", "set its experts to states, or its credit to success"),
+        ("credit: eef_initial, midway: 0.5", "set its experts to states"),
+    ],
+)
+def test_a_credit_that_does_not_fit_where_a_stage_begins_is_refused(stage: str, told: str) -> None:
+    shop = next(path for path in EXPERIMENTS if path.name == "shop.yaml")
+    with pytest.raises(ConfigError, match=told):
+        load(shop, [f'curriculum.stages=[{{name: a, levels: {{"1": 1}}, {stage}}}]', "curriculum.experts=x.parquet"])
 
 
 def test_the_config_of_an_older_run_is_read(tmp_path: Path) -> None:

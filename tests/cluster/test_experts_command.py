@@ -2,8 +2,10 @@
 
 import json
 import re
+from concurrent.futures import as_completed
 from contextlib import AbstractContextManager
 from dataclasses import replace
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -75,12 +77,20 @@ def test_logs_are_imported(tmp_path: Path, opening: bool, tagged: bool) -> None:
     assert sum(one.success for one in read(out)) == 20
 
 
+def logged_line(message: dict[str, Any]) -> str:
+    return json.dumps({"task_id": POOL[0].id, "messages": [{"role": "assistant", **message}]})
+
+
 @pytest.mark.parametrize(
     ("line", "words"),
     [
         ("{", "line 2: not JSON"),
         ('{"task_id": "shop/train/9/0", "messages": []}', "line 2: no task is called 'shop/train/9/0'; there are 20"),
         ('{"messages": 3}', "line 2: .* has not the form"),
+        (logged_line({"tool_calls": ["x"]}), "line 2: 'x' is no tool call"),
+        (logged_line({"tool_calls": [{"name": "x", "arguments": "{}"}]}), "line 2: .*is no tool call"),
+        (logged_line({"function_call": {"name": "x", "arguments": "{}"}}), "line 2: .*write it as 'tool_calls'"),
+        (logged_line({"content": 7}), "line 2: a content of '7' is no text"),
     ],
 )
 def test_a_broken_log_names_the_line(tmp_path: Path, line: str, words: str, capsys: pytest.CaptureFixture[str]) -> None:
@@ -128,6 +138,57 @@ def test_what_was_played_before_an_endpoint_failed_is_kept_and_gone_on_from(
     assert list(read(out)) == list(read(whole)) and list(read(out))[: len(first)] == first
 
 
+def test_one_request_that_is_refused_costs_one_trajectory(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = tmp_path / "experts.parquet"
+    asked = iter(range(10**9))
+    with answering(lambda _: {} if next(asked) == 5 else {"role": "assistant", "content": "no"}) as url:
+        assert experts(out, "--endpoint", url, "--model", "m") == 0
+        assert len(list(read(out))) < 20 and "a reply without a message" in capsys.readouterr().out
+        assert experts(out, "--endpoint", url, "--model", "m", "--resume") == 0
+    assert len(list(read(out))) == 20
+    assert experts(out, "--resume", "--endpoint", "http://127.0.0.1:9/v1", "--model", "m") == 0  # nothing is left to ask
+    assert f"0 trajectories, 0 of them solve their task; {out} stays as it is" in capsys.readouterr().out
+
+
+def test_what_was_played_by_ctrl_c_is_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def pressed(futures: Any) -> Any:
+        yield from islice(as_completed(futures), 7)
+        raise KeyboardInterrupt
+
+    out = tmp_path / "experts.parquet"
+    with monkeypatch.context() as patch:
+        patch.setattr("cluster.experts_command.as_completed", pressed)
+        assert experts(out) == 1
+    assert len(list(read(out))) == 7 and "--resume plays the rest" in capsys.readouterr().err
+    assert experts(out, "--resume") == 0 and len(list(read(out))) == 20
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (["--parallel", "0"], "--parallel is 0; it must be at least 1"),
+        (["--most", "-3"], "--most is -3"),
+        (["--degraded", "7"], "--degraded is 7.0; it is a share"),
+        (["--out", "."], "which is a folder"),
+    ],
+)
+def test_what_cannot_be_asked_for_is_said_first(
+    arguments: list[str], told: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert experts(tmp_path / "x", *arguments) == 2
+    assert told in capsys.readouterr().err
+
+
+def test_logs_imported_one_after_the_other_are_all_kept(tmp_path: Path) -> None:
+    out, first, second = (tmp_path / name for name in ("experts.parquet", "a.jsonl", "b.jsonl"))
+    logged(first, opening=False, tagged=False)
+    second.write_text(json.dumps({"task_id": POOL[0].id, "messages": [{"role": "assistant", "content": "Done"}]}) + "\n")
+    assert experts(out, "--import", str(first)) == experts(out, "--import", str(second), "--resume") == 0
+    assert len(list(read(out))) == 21 and len({one.id for one in read(out)}) == 21
+
+
 def test_an_endpoint_that_does_not_answer_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert experts(tmp_path / "x", "--endpoint", "http://127.0.0.1:9/v1", "--model", "m", "--most", "1") == 1
     assert "http://127.0.0.1:9/v1" in capsys.readouterr().err
@@ -158,12 +219,16 @@ def test_a_broken_file_is_refused_before_anything_starts(tmp_path: Path) -> None
             lambda path: pq.write_table(whole.set_column(25, SCHEMA.field("messages"), pa.array(["[]"] * 20)), path),
             "row 1: .*0 of . messages",
         ),
+        "elsewhere": (
+            lambda path: pq.write_table(whole.set_column(3, SCHEMA.field("env"), pa.array(["bfcl"] * 20)), path),
+            "was recorded in bfcl, not shop; make a file with",
+        ),
         "others": (
             lambda path: pq.write_table(whole.set_column(2, SCHEMA.field("task_id"), pa.array(["x"] * 20)), path),
             "none is a training task of shop",
         ),
     }
-    assert SCHEMA.names[25] == "messages" and SCHEMA.names[2] == "task_id"
+    assert SCHEMA.names[3] == "env" and SCHEMA.names[25] == "messages" and SCHEMA.names[2] == "task_id"
     for name, (spoil, words) in cases.items():
         spoil(tmp_path / name)
         with pytest.raises(ConfigError, match=words) as error:

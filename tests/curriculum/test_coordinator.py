@@ -1,4 +1,6 @@
+import asyncio
 import random
+import time
 from dataclasses import replace
 from itertools import pairwise
 
@@ -7,9 +9,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from curriculum.config import CurriculumConfig, GateConfig, StageConfig
-from curriculum.coordinator import Coordinator, Kind, assignment_seed
+from curriculum.coordinator import Coordinator, assignment_seed
 from curriculum.experts import Expert, Experts, depths
 from curriculum.gate import StepFacts
+from curriculum.memory import Kind
 from envs.types import Assignment, Group, Message, Observation, Stop, Task, ToolCall, Trajectory, Turn
 
 TASKS = {level: [Task(f"{level}-{at}", "shop", level, (), (), {}, ()) for at in range(6)] for level in ("1", "2")}
@@ -288,6 +291,36 @@ async def test_an_expert_that_does_not_replay_is_not_handed_out_again():
     assert (await again.status()).solved == 1  # what was played from the beginning counts
 
 
+async def test_an_expert_recorded_anew_is_handed_out_again_after_a_resume():
+    stage = StageConfig("eef", {"1": 1.0}, experts="states", num_states=1, group_size=1)
+    one = with_experts(stage, expert("1-3"))
+    first = await one.next()
+    await one.observe(Group(first, (Trajectory("0-0", "1-3", (), Stop.FAULT, fault="does not replay"),)))
+    await one.advance(StepFacts(1, "eef", 1.0))
+    assert "since its experts were left out" in (await one.next()).reason
+    anew = with_experts(stage, replace(expert("1-3"), answers=((Message("tool", "other"),),) * 7))
+    await anew.restore(await one.state())
+    assert (await anew.next()).expert == "e/1-3"
+
+
+async def test_a_reference_that_cannot_be_found_is_one_start_from_the_beginning():
+    def slow(task: Task) -> list[Message]:
+        if task.id == "1-0":
+            raise OSError("no machine")
+        time.sleep(0.05)
+        return oracle(task) * 3
+
+    stage = StageConfig("midway", {"1": 1.0}, midway=1.0)
+    one = Coordinator(CurriculumConfig([stage]), env="shop", tasks=TASKS, oracle=slow, seed=7)
+    ticks, handed = 0, asyncio.gather(*(one.next() for _ in range(6)))
+    while not handed.done():
+        await asyncio.sleep(0.005)
+        ticks += 1
+    starts = {assignment.task.id: len(assignment.start) for assignment in await handed}
+    assert [assignment.id for assignment in await handed] == list(range(6)) and ticks > 10  # others are heard meanwhile
+    assert starts.pop("1-0") == 0 and all(starts.values()) and len(starts) == 5
+
+
 async def test_a_task_without_its_expert_is_passed_over_while_others_have_theirs():
     one = with_experts(StageConfig("eef", {"1": 1.0}, experts="states"), expert("1-3"), expert("1-4"))
     first = await one.next()
@@ -307,6 +340,15 @@ async def test_backward_begins_close_to_the_end_and_moves_away_as_that_is_solved
     # Two of six messages left at first; one more each time that half the group solved what was left; then all of them.
     assert lengths == [2, 3, 3, 4, 5, 6]
     assert (await one.next()).start == ()
+
+
+async def test_backward_stays_where_nothing_was_played():
+    one = coordinator(CurriculumConfig([StageConfig("back", {"2": 1.0}, midway=1.0, backward=True)]))
+    for step in range(1, 4):
+        handed = await one.next()
+        assert len(handed.start) == 4
+        await one.observe(played(replace(handed, expert="e"), 0, faulted=4, num=0))
+        await one.advance(StepFacts(step, "back", 1.0))
 
 
 async def test_backward_goes_a_successful_experts_way_where_there_is_one():

@@ -25,7 +25,7 @@ def answering(answer: Answer) -> Iterator[str]:
         def do_POST(self) -> None:
             message = answer(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
             if message is None:
-                self.send_error(400)
+                self.send_error(401)
                 return
             choices = [{"index": 0, "finish_reason": "stop", "message": message}] if message else []
             body = json.dumps({"id": "1", "object": "chat.completion", "created": 0, "model": "m", "choices": choices}).encode()

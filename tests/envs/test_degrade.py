@@ -1,14 +1,13 @@
 """Failures made from a seed, and a model that acts."""
 
 import random
-from collections import Counter
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from envs.agent import heard, spoken
-from envs.degrade import KINDS, degrade
+from envs.degrade import KINDS
 from envs.environment import environment
 from envs.types import Message, ToolCall
 
@@ -36,10 +35,8 @@ def test_every_kind_differs_from_the_reference_where_it_says(own: int, other: in
             assert 1 <= extra <= 3 and all(one.calls for one in worse if one not in right)
 
 
-def test_all_kinds_occur_and_an_argument_can_be_made_up():
+def test_an_argument_can_be_made_up():
     right = list(SHOP.oracle(POOL[0]))
-    counts = Counter(degrade(right, right, random.Random(seed))[0] for seed in range(200))
-    assert set(counts) == set(KINDS) and min(counts.values()) > 25
     worse = KINDS["wrong_argument"](right, right, random.Random(0))
     assert worse != right
 

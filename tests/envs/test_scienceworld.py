@@ -245,13 +245,40 @@ def test_machines_are_kept_between_episodes_and_end_when_the_pool_is_closed() ->
     assert not any(map(psutil.pid_exists, pids))
 
 
-def test_a_machine_that_dies_is_a_fault_and_the_next_episode_has_another() -> None:
+def test_nobody_can_tell_that_machines_died() -> None:
+    own, episode, other = Pool(2), Episode("find-plant", 0), Episode("find-plant", 1)
+    first = [own.act(episode, action) for action in ("open door", "look around")]
+    own.act(other, "look around")
+    other.is_left = True
+    for pid in own.pids:
+        os.kill(pid, signal.SIGKILL)
+    again, new = Episode("find-plant", 0), Episode("find-plant", 1)
+    assert own.act(episode, "inventory").text  # goes on where it was, on another machine
+    assert [own.act(again, action) for action in ("open door", "look around")] == first
+    assert own.act(new, "look around").text.startswith("This")
+    own.close()
+
+
+def test_a_machine_that_hangs_is_a_fault_and_the_next_episode_has_another(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(machine, "TIMEOUT_S", 5.0)
     own, episode = Pool(1), Episode("find-plant", 0)
     own.act(episode, "look around")
-    os.kill(own.pids[0], signal.SIGKILL)
+    os.kill(own.pids[0], signal.SIGSTOP)
     with pytest.raises(MachineError, match="no longer answers"):
         own.act(episode, "look around")
+    monkeypatch.undo()
     assert own.act(Episode("find-plant", 0), "look around").text.startswith("This")
+    own.close()
+
+
+def test_a_closed_episode_takes_no_machine() -> None:
+    own, episode = Pool(1), Episode("find-plant", 0)
+    own.act(episode, "look around")
+    pids = own.pids
+    episode.is_left = True
+    with pytest.raises(MachineError, match="closed before"):
+        own.act(episode, "look around")
+    assert own.act(Episode("find-plant", 0), "look around").text.startswith("This") and own.pids == pids
     own.close()
 
 
@@ -287,11 +314,36 @@ def test_without_java_one_is_told_what_to_install(monkeypatch: pytest.MonkeyPatc
     (tmp_path / "java").chmod(0o755)
     with pytest.raises(ValueError, match="too old"):
         ready()
+    (tmp_path / "java").write_text("#!/bin/sh\necho 'Could not reserve enough space'\nexit 1\n")
+    machine._version.cache_clear()
+    with pytest.raises(ValueError, match="does not run: Could not reserve enough space; install"):
+        ready()
 
 
 def test_a_machine_that_does_not_start_says_why(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(MachineError, match="did not start: Error occurred.* heap"):
+        Machine(heap_mb=10**9)
     monkeypatch.setattr(machine, "OPTIONS", ("-XX:+NoSuchOption",))
-    with pytest.raises(MachineError, match="did not start: .*NoSuchOption"):
+    machine._version.cache_clear()
+    with pytest.raises(ValueError, match="does not run: .*NoSuchOption"):
+        environment("scienceworld").ready()
+
+
+def test_options_that_java_finds_in_the_environment_are_none_of_ours(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("JAVA_TOOL_OPTIONS", "-Xlog:gc -XX:+UseG1GC")
+    monkeypatch.setenv("_JAVA_OPTIONS", "-Xmx4g")
+    environment("scienceworld").ready()
+    one = Machine()
+    assert one.load("find-plant", 0) == [] and one.is_alive
+    one.close()
+
+
+def test_a_machine_that_never_says_its_port_is_given_up(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    (tmp_path / "java").write_text("#!/bin/sh\nexec sleep 60\n")
+    (tmp_path / "java").chmod(0o755)
+    monkeypatch.setattr(machine, "java", lambda: str(tmp_path / "java"))
+    monkeypatch.setattr(machine, "TIMEOUT_S", 0.2)
+    with pytest.raises(MachineError, match="it said nothing within 0.2 s"):
         Machine()
 
 

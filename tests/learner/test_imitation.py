@@ -112,6 +112,20 @@ def test_a_faulted_sibling_is_neither_a_state_nor_imitated():
     assert eef(group(lost), CHOICES["all"]) == ((),)
 
 
+def test_a_simulation_cut_off_before_the_policy_acted_says_nothing_of_a_state():
+    """Solved from everywhere: were the one cut off on the expert's way a failure, the next stretch would be a recovery."""
+    cut = sibling("0-2", 3, won=False, own=0, stop=Stop.DEADLINE)
+    siblings = group(*(sibling(f"0-{n}", 2 * n, won=True) for n in (0, 1)), cut, sibling("0-3", 6, won=True))
+    assert [bool(row) for row in eef(siblings, CHOICES["all"])] == [True, False, False, False]
+
+
+def test_a_group_that_never_came_to_be_played_teaches_nothing_whatever_its_credit():
+    lost = group(*(Trajectory(f"0-{n}", "t", (), Stop.FAULT) for n in range(2)))
+    sound = sibling("0-2", 0, won=True)
+    assert not any(Credits(name).teaches(lost) for name in ("reward", "grpo", "tree", "success", "eef"))
+    assert not group(*lost.trajectories, sound, credit="").has_signal  # a fault's reward is none
+
+
 def test_cloning_is_success_of_the_expert_alone():
     alone = sibling("0-0", 3, won=True, own=0)
     assert success(group(alone), CHOICES["all"]) == ((1.0,) * 3,)
