@@ -21,7 +21,7 @@ from envs.types import Message, Observation, Stop, Task, Trajectory, Turn
 from rewards.config import RewardsConfig, rubrics
 
 SPLITS = ("train", "validation", "test")
-FORKS_PER_TASK, SHARE_GIBBERISH = 5, 0.3
+FORKS_PER_TASK, SHARE_GIBBERISH, TOLD_EVERY = 5, 0.3, 50
 GIBBERISH = Message("assistant", "", (), "unreadable")
 
 
@@ -97,8 +97,11 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     asked = parser.parse_args()
     for name in asked.names:
-        begun = time.perf_counter()
-        alike = sum(islice(forks(name, asked.seed), asked.count))
+        begun, alike = time.perf_counter(), 0
+        for number, is_alike in enumerate(islice(forks(name, asked.seed), asked.count), start=1):
+            alike += is_alike
+            if not number % TOLD_EVERY:
+                print(f"{name}: {alike} of {number}", flush=True)
         label = name.partition(":")[0]
         Figure(f"fork-{label}", alike, asked.count, "restored episodes alike", 1.0, f"python -m deploy.fork {name}").tell()
         print(f"{name}: {time.perf_counter() - begun:.0f} s", flush=True)
