@@ -90,6 +90,7 @@ class Memory:
 def read(state: str) -> Memory:
     """From its JSON."""
     saved = json.loads(state)
+    lost = saved.get("lost")
     return Memory(
         env=saved["env"],
         seed=saved["seed"],
@@ -105,6 +106,6 @@ def read(state: str) -> Memory:
         is_finished=saved["is_finished"],
         temperature=saved["temperature"],
         ways={task_id: said(way) for task_id, way in saved.get("ways", {}).items()},
-        lost=dict(saved.get("lost", {})),
+        lost=lost if isinstance(lost, dict) else {},  # a list in older runs, whose experts get another chance
         left=saved.get("left", {}),
     )

@@ -1,4 +1,5 @@
 import asyncio
+import json
 import random
 import time
 from dataclasses import replace
@@ -298,6 +299,9 @@ async def test_an_expert_recorded_anew_is_handed_out_again_after_a_resume():
     await one.observe(Group(first, (Trajectory("0-0", "1-3", (), Stop.FAULT, fault="does not replay"),)))
     await one.advance(StepFacts(1, "eef", 1.0))
     assert "since its experts were left out" in (await one.next()).reason
+    older = with_experts(stage, expert("1-3"))
+    await older.restore(json.dumps({**json.loads(await one.state()), "lost": ["e/1-3"]}))
+    assert (await older.next()).expert == "e/1-3"
     anew = with_experts(stage, replace(expert("1-3"), answers=((Message("tool", "other"),),) * 7))
     await anew.restore(await one.state())
     assert (await anew.next()).expert == "e/1-3"
