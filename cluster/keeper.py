@@ -193,13 +193,11 @@ class Keeper:
         if self._snapshot is None or self._saved == self._snapshot.step:
             return
         with self.phase("learner", "checkpoint"):
-            config = self._system.config.learner
             self._ledger.sync()
-            pending = checkpoint.begin(self._run / "checkpoints", self._snapshot.step)
-            await self._system.learner.save(str(pending))
-            (pending / "run.json").write_text(dumps(self._snapshot))
-            checkpoint.commit(pending)
-            checkpoint.prune(self._run / "checkpoints", keep=config.keep_checkpoints)
+            folder, keep = self._run / "checkpoints", self._system.config.learner.keep_checkpoints
+            with checkpoint.writing(folder, self._snapshot.step, keep=keep) as pending:
+                await self._system.learner.save(str(pending))
+                (pending / "run.json").write_text(dumps(self._snapshot))
             self._store.compact()
         self._saved = self._snapshot.step
         self._telemetry.note(f"checkpoint of step {self._saved}")

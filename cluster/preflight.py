@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import psutil
@@ -12,9 +13,11 @@ from cluster.experts import experts_of
 from cluster.placement import tasks
 from curriculum.stages import stages
 from envs.environment import Entry, environment
+from learner.estimate import GIB, checkpoint_gb, parameters, weights_gb
 from learner.model import prepare
 
-GIB = 2**30
+EXPORTS = 2  # copies of the weights while the trained model is written
+PUBLISHED = 3  # versions on this machine: two that are kept and one that is written
 
 
 def check(config: Config, *, trains: bool = True) -> str:
@@ -29,9 +32,12 @@ def check(config: Config, *, trains: bool = True) -> str:
     _check_memory(config)
     _check_weights(config)
     try:
-        return str(prepare(config.actors.model, Path(config.cluster.models).absolute()))
+        model = prepare(config.actors.model, Path(config.cluster.models).absolute())
     except ValueError as error:
         raise ConfigError(str(error)) from None
+    if trains:
+        _check_disk(config, model)
+    return str(model)
 
 
 def check_environment(config: Config) -> Entry:
@@ -81,3 +87,29 @@ def _check_memory(config: Config) -> None:
             f"{free:.1f} GB of memory are free, cluster.min_memory_gb asks for {config.cluster.min_memory_gb}; end other "
             "programs, or lower it together with actors.engine.kv_cache_gb"
         )
+
+
+def _check_disk(config: Config, model: Path) -> None:
+    """Room for the checkpoints, the one being written included, and for the exported model; for the versions published."""
+    learner, run = config.learner, Path(config.cluster.runs).absolute() / config.name
+    size, whole = parameters(model), -(-learner.num_steps // learner.checkpoint_every)
+    weights, checkpoint = weights_gb(size, learner), checkpoint_gb(size, learner)
+    at_once = min(learner.keep_checkpoints + 1, whole)
+    held = sum(file.stat().st_size for file in run.glob("checkpoints/step-*/**/*") if file.is_file()) / GIB
+    _ask(
+        run, at_once * checkpoint + EXPORTS * weights - held,
+        f"{at_once} x {checkpoint:.1f} for checkpoints (learner.keep_checkpoints={learner.keep_checkpoints} and the one being "
+        "written) and the trained model; make room, lower that, or set cluster.runs to another disk",
+    )  # fmt: skip
+    _ask(
+        Path(weights_folder(config)), PUBLISHED * weights,
+        f"{PUBLISHED} versions of the weights; make room there (a container's shared memory grows by --shm-size), or set "
+        "cluster.weights to another folder",
+    )  # fmt: skip
+
+
+def _ask(folder: Path, gib: float, what: str) -> None:
+    there = next(path for path in (folder, *folder.parents) if path.exists())
+    free = shutil.disk_usage(there).free / GIB
+    if free < gib:
+        raise ConfigError(f"{free:.1f} GiB are free for {folder}, where the run needs {gib:.1f} more: {what}")

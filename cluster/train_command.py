@@ -15,6 +15,7 @@ from cluster.preflight import check
 from learner import checkpoint
 from learner.checkpoint import Checkpoint
 from learner.depot import remove
+from learner.errors import reason
 
 
 def main(arguments: argparse.Namespace) -> int:
@@ -41,19 +42,13 @@ def _train(config: Config, folder: Path, *, model: str, resume: Checkpoint | Non
         raise
     except Exception as error:  # the border of the process: the trace goes to a file, the reason to the person
         (folder / "failure.txt").write_text("".join(traceback.format_exception(error)))
-        print(f"tiltyard: the run failed: {_first_line(error)}", file=sys.stderr)
+        print(f"tiltyard: the run failed: {reason(error)}", file=sys.stderr)
         print(f"the trace is in {folder}/failure.txt; go on with: tiltyard train --resume {folder}", file=sys.stderr)
         return 1
     finally:
         shutil.rmtree(weights, ignore_errors=True)
         if uri := depot_uri(config):
             remove(uri)
-
-
-def _first_line(error: BaseException) -> str:
-    while isinstance(error, BaseExceptionGroup):
-        error = error.exceptions[0]
-    return f"{type(error).__name__}: {(str(error).strip() or 'no message').splitlines()[0]}"
 
 
 def _open(arguments: argparse.Namespace) -> tuple[Config, Path, Checkpoint | None]:

@@ -5,9 +5,13 @@ from __future__ import annotations
 import json
 import logging
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from learner.errors import reason
+from learner.estimate import GIB
 from learner.files import digest, seal, sync
 
 MANIFEST = "manifest.json"
@@ -15,13 +19,34 @@ log = logging.getLogger(__name__)
 
 
 class CheckpointError(RuntimeError):
-    """A checkpoint that is not what its manifest says."""
+    """A checkpoint that is not what its manifest says, or that could not be written."""
 
 
 @dataclass(frozen=True, slots=True)
 class Checkpoint:
     step: int
     path: Path
+
+
+@contextmanager
+def writing(folder: Path, step: int, *, keep: int) -> Iterator[Path]:
+    """An empty folder for everybody to write this step's files into; at its end the checkpoint, of which `keep` stay.
+
+    Where that fails nothing is left of it, those before stay, and CheckpointError tells the room on the disk: torch's own
+    words for a full one do not.
+    """
+    scratch = begin(folder, step)
+    try:
+        yield scratch
+        commit(scratch)
+    except Exception as error:
+        free = shutil.disk_usage(folder).free / GIB
+        shutil.rmtree(scratch, ignore_errors=True)
+        raise CheckpointError(
+            f"the checkpoint of step {step} could not be written ({reason(error)}); {free:.1f} GiB are free for {folder}, and "
+            "the checkpoints before it are untouched"
+        ) from error
+    prune(folder, keep)
 
 
 def begin(folder: Path, step: int) -> Path:

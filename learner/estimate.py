@@ -33,8 +33,12 @@ def shape(folder: Path) -> Shape:
     heads = told["num_attention_heads"]
     width = told.get("head_dim") or told["hidden_size"] // heads
     kv = 2 * told["num_hidden_layers"] * (told.get("num_key_value_heads") or heads) * width * 2
-    parameters = sum(map(_parameters, folder.glob("*.safetensors")))
-    return Shape(parameters, told["num_hidden_layers"], told["hidden_size"], kv)
+    return Shape(parameters(folder), told["num_hidden_layers"], told["hidden_size"], kv)
+
+
+def parameters(folder: Path) -> int:
+    """How many a model folder's weights have; tied ones count once."""
+    return sum(map(_parameters, folder.glob("*.safetensors")))
 
 
 def _parameters(path: Path) -> int:
@@ -44,10 +48,20 @@ def _parameters(path: Path) -> int:
     return sum(math.prod(entry["shape"]) for name, entry in header.items() if name != "__metadata__")
 
 
+def weights_gb(parameters: int, config: LearnerConfig) -> float:
+    """GiB of the weights as they are published."""
+    return _width(config) * parameters / GIB
+
+
+def checkpoint_gb(parameters: int, config: LearnerConfig) -> float:
+    """GiB of a checkpoint, all ranks' parts together: the weights, their fp32 masters and two moments."""
+    return (_width(config) + 12) * parameters / GIB
+
+
 def learner_gb(model: Shape, config: LearnerConfig) -> dict[str, float]:
     """GiB of one rank by part (ZeRO, 1910.02054, section 5)."""
     count, ranks, stage = model.parameters, config.num_ranks, config.zero_stage
-    width = 2 if config.dtype == "bfloat16" else 4
+    width = _width(config)
     layers = 1 if config.activation_checkpointing else model.layers
     kept = model.layers * model.hidden * 2 if config.activation_checkpointing else 0
     found = {
@@ -59,3 +73,7 @@ def learner_gb(model: Shape, config: LearnerConfig) -> dict[str, float]:
     if config.kl:
         found["reference"] = width * count
     return {part: size / GIB for part, size in found.items()}
+
+
+def _width(config: LearnerConfig) -> int:
+    return 2 if config.dtype == "bfloat16" else 4

@@ -1,5 +1,7 @@
 """A wrong word in a config is told by its name, before anything starts."""
 
+import json
+import struct
 from pathlib import Path
 
 import pytest
@@ -101,6 +103,27 @@ def test_a_missing_file_names_those_there_are(tmp_path: Path) -> None:
 def test_what_the_machine_lacks_is_named(overrides: list[str], told: str) -> None:
     with pytest.raises(ConfigError, match=told):
         check(load(EXPERIMENTS[0], overrides))
+
+
+@pytest.fixture
+def huge(tmp_path: Path) -> Path:
+    """A model folder whose weights are said to be 10^15 parameters; nothing of them is there."""
+    header = json.dumps({"w": {"dtype": "BF16", "shape": [10**9, 10**6], "data_offsets": [0, 0]}}).encode()
+    (tmp_path / "huge").mkdir()
+    (tmp_path / "huge" / "model.safetensors").write_bytes(struct.pack("<Q", len(header)) + header)
+    for name in ("config.json", "tokenizer.json"):
+        (tmp_path / "huge" / name).write_text("{}")
+    return tmp_path / "huge"
+
+
+def test_room_on_the_disk_is_asked_for_before_anything_starts(huge: Path, tmp_path: Path) -> None:
+    config = load(
+        EXPERIMENTS[0],
+        ["cluster.min_memory_gb=0", f"actors.model={huge}", "learner.num_steps=60", f"cluster.runs={tmp_path}/new"],
+    )
+    with pytest.raises(ConfigError, match=rf"free for {tmp_path}/new/.*3 x 13038516.*keep_checkpoints=2"):
+        check(config)
+    assert not (tmp_path / "new").exists()
 
 
 def test_simulations_from_states_go_without_redundancy() -> None:

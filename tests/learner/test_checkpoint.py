@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from learner.checkpoint import CheckpointError, begin, commit, latest, prune, verify
+from learner.checkpoint import CheckpointError, begin, commit, latest, prune, verify, writing
 
 
 def checkpoint(folder: Path, step: int) -> Path:
@@ -73,3 +73,22 @@ def test_prune_keeps_the_newest(tmp_path):
     begin(tmp_path, 11)
     prune(tmp_path, keep=2)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["step-000002", "step-000010"]
+
+
+class Carried(Exception):
+    """What an actor raised, as Ray hands it on."""
+
+    def __init__(self, cause: Exception) -> None:
+        super().__init__("ray::Learner.save() and a trace")
+        self.cause = cause
+
+
+def test_one_that_cannot_be_written_leaves_those_before_and_tells_the_room(tmp_path):
+    for step in (1, 2):
+        with writing(tmp_path, step, keep=1) as scratch:
+            (scratch / "weights").write_text("w")
+    with pytest.raises(CheckpointError, match=r"step 3 .*\(RuntimeError: unexpected pos 576\); [\d.]+ GiB are free for"):
+        with writing(tmp_path, 3, keep=1) as scratch:
+            (scratch / "weights").write_text("w")
+            raise ExceptionGroup("two", [Carried(RuntimeError("unexpected pos 576\nvs 534"))])
+    assert [path.name for path in tmp_path.iterdir()] == ["step-000002"]
