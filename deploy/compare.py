@@ -1,13 +1,15 @@
 """`make compare`: experiments that differ in one thing, each with the same seeds, as a table and a picture.
 
 usage: python -m deploy.compare FOLDER [SEED ...] [key=value ...]     seeds 0, 1 and 2 without any
-Every YAML of FOLDER is an arm. Runs that have ended are not run again, so that it can be stopped and called again. Writes
-docs/results/<folder>.md and .png.
+Every YAML of FOLDER is an arm. Runs that have ended are not run again, so that it can be stopped and called again; their
+checkpoints, of which fifteen runs fill a disk, are removed. Writes docs/results/<folder>.md and .png.
 """
 
 from __future__ import annotations
 
 import json
+import shutil
+import signal
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
@@ -53,8 +55,21 @@ def train(arm: Path, seed: int, overrides: Sequence[str], *, test_before: bool) 
         resume = ["--resume", str(folder)] if (folder / "config.yaml").is_file() else []
         own = [f"name={name}", f"seed={seed}", f"cluster.runs={RUNS}", f"cluster.test_before={test_before}"]
         told = [] if resume else [str(arm), *overrides, *own]
-        subprocess.run([sys.executable, "-m", "cluster.cli", "train", *resume, *told], check=True)
+        _run(["train", *resume, *told])
+    if not (folder / "summary.json").is_file():
+        sys.exit(f"{name} was stopped; the same command goes on with it")
+    shutil.rmtree(folder / "checkpoints", ignore_errors=True)
     return outcome(folder)
+
+
+def _run(arguments: Sequence[str]) -> None:
+    """Ctrl-C is left to the run, which stops with a checkpoint; else it would be killed a quarter of a second after."""
+    before = signal.signal(signal.SIGINT, lambda *_: None)
+    try:
+        if subprocess.run([sys.executable, "-m", "cluster.cli", *arguments]).returncode:
+            sys.exit(1)  # it has told why
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def outcome(folder: Path) -> Outcome:
