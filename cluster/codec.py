@@ -14,7 +14,7 @@ T = TypeVar("T")
 
 def dumps(record: object) -> str:
     """JSON text of a record, or of tuples and mappings of records."""
-    return json.dumps(_plain(record), ensure_ascii=False, separators=(",", ":"))
+    return json.dumps(_plain(record), separators=(",", ":"))  # in ASCII: half a surrogate pair is no UTF-8
 
 
 def loads(kind: type[T], text: str) -> T:

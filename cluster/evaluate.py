@@ -8,38 +8,53 @@ from dataclasses import replace
 from itertools import count
 from statistics import fmean
 
-from actors.env_actor import EnvActor
+from actors.env_actor import EnvActor, GroupFault
 from cluster.metrics import LevelResult
 from envs.environment import Entry, environment
-from envs.types import Assignment, Group, Json, Task
+from envs.types import Assignment, Group, Json, Stop, Task, Trajectory
 
 REWARD = "progress"
+FIRST = 10**9  # id of an evaluation's assignments, whose sessions run beside those of training
 Levels = Mapping[str, LevelResult]
 
 
 def assignments(tasks: Sequence[Task], *, stage: str, reward: str = REWARD) -> tuple[Assignment, ...]:
     """One greedy assignment a task, numbered apart from those of training."""
-    return tuple(Assignment(number, task, stage, 0.0, reward, group_size=1, reason=stage) for number, task in enumerate(tasks))
+    return tuple(Assignment(id, task, stage, 0.0, reward, group_size=1, reason=stage) for id, task in enumerate(tasks, FIRST))
 
 
 async def evaluate(actors: Sequence[EnvActor], tasks: Sequence[Task], *, stage: str) -> tuple[Group, ...]:
-    """Every task once, at once, over all actors, after what has to be played before it."""
+    """Every task once, at once, over all actors, after what has to be played before it.
+
+    One that the machine fails for good costs its own result, not the others'; raises GroupFault where it fails all.
+    """
     ready = await _prepared(actors, tasks, stage=stage)
-    plays = (actors[a.id % len(actors)].rollout(a, greedy=True) for a in assignments(ready, stage=stage))
-    return tuple(await asyncio.gather(*plays))
+    groups = await asyncio.gather(*(_play(actors, one) for one in assignments(ready, stage=stage)))
+    if groups and all(map(is_failed, groups)):
+        raise GroupFault(f"the machine failed all {len(groups)} tasks of an evaluation; the last: {fault_of(groups[-1])}")
+    return tuple(groups)
+
+
+async def _play(actors: Sequence[EnvActor], assignment: Assignment) -> Group:
+    try:
+        return await actors[assignment.id % len(actors)].rollout(assignment, greedy=True)
+    except GroupFault as fault:
+        reason = str(fault).splitlines()[-1]  # what crossed Ray brings its trace along
+        failed = Trajectory(f"{assignment.id}-0", assignment.task.id, (), Stop.FAULT, fault=reason)
+        return Group(assignment, (failed,))
 
 
 async def _prepared(actors: Sequence[EnvActor], tasks: Sequence[Task], *, stage: str) -> list[Task]:
     """The tasks, with the state that the preludes of their environment left; each prelude is played once."""
     chains: dict[tuple[str, ...], asyncio.Task[Json]] = {}
-    numbers = count(len(tasks))  # each episode is a session of its own to the engines
+    numbers = count(FIRST + len(tasks))  # each episode is a session of its own to the engines
 
     async def play(chain: Sequence[Task], entry: Entry) -> Json:
         state: Json = None
         for task in chain:
             ready = entry.carry(task, state) if entry.carry else task
             issued = replace(assignments([ready], stage=stage)[0], id=next(numbers))
-            group = await actors[issued.id % len(actors)].rollout(issued, greedy=True)
+            group = await _play(actors, issued)
             turns = group.trajectories[0].turns
             last = turns[-1].observation.signals.state if turns else None
             state = last if isinstance(last, dict) else state
@@ -59,8 +74,9 @@ async def _prepared(actors: Sequence[EnvActor], tasks: Sequence[Task], *, stage:
 
 
 def by_level(groups: Sequence[Group]) -> Levels:
-    """Success, mean reward and Solve-F1 a level."""
+    """Success, mean reward and Solve-F1 a level, without what the machine failed."""
     results: dict[str, LevelResult] = {}
+    groups = [group for group in groups if not is_failed(group)]
     for level in sorted({group.assignment.task.level for group in groups}):
         mine = [group for group in groups if group.assignment.task.level == level]
         success = sum(group.success for group in mine) / len(mine)
@@ -68,3 +84,12 @@ def by_level(groups: Sequence[Group]) -> Levels:
         f1 = fmean(one.parts.get("solve_f1", 0.0) for group in mine for one in group.trajectories)
         results[level] = LevelResult(success=success, reward=reward, num_tasks=len(mine), solve_f1=f1)
     return results
+
+
+def fault_of(group: Group) -> str:
+    return next((one.fault for one in group.trajectories if one.fault), "")
+
+
+def is_failed(group: Group) -> bool:
+    """Whether the machine failed it, so that it says nothing of the policy."""
+    return all(one.stop is Stop.FAULT for one in group.trajectories)

@@ -16,7 +16,7 @@ from pathlib import Path
 from statistics import fmean
 
 from cluster.config import Config, ConfigError, load
-from cluster.evaluate import Levels, by_level, evaluate
+from cluster.evaluate import Levels, by_level, evaluate, fault_of, is_failed
 from cluster.placement import place_actors, tasks
 from cluster.preflight import check
 from cluster.session import session
@@ -65,7 +65,10 @@ async def _evaluate(config: Config, model: str, *, split: str) -> Levels:
     pools = tasks(config, split, most=config.cluster.num_test_tasks)
     try:
         await engines.ready()
-        return by_level(await evaluate(actors, [task for pool in pools.values() for task in pool], stage=split))
+        groups = await evaluate(actors, [task for pool in pools.values() for task in pool], stage=split)
+        for group in filter(is_failed, groups):
+            print(f"left out, a fault: {fault_of(group)}", file=sys.stderr)
+        return by_level(groups)
     finally:
         with suppress(Exception):
             await asyncio.wait_for(engines.close(), 10)

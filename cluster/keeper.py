@@ -15,7 +15,7 @@ from typing import TypeVar
 from actors.env_actor import GroupFault
 from cluster.breakdown import breakdown
 from cluster.codec import dumps, loads
-from cluster.evaluate import by_level, evaluate
+from cluster.evaluate import by_level, evaluate, fault_of, is_failed
 from cluster.ledger import End, Ledger
 from cluster.metrics import LevelResult, StepReport
 from cluster.pace import Pace
@@ -26,6 +26,7 @@ from cluster.summary import entropy, summarise
 from cluster.system import System
 from cluster.telemetry import Telemetry
 from curriculum.gate import StepFacts
+from curriculum.memory import read
 from envs.types import Assignment, Group, Task
 from learner import checkpoint
 from learner.buffer import BufferState, Verdict
@@ -149,10 +150,10 @@ class Keeper:
         self._telemetry.note(f"fault, issued again: {reason}")
         if self._faults >= MAX_FAULTS_IN_A_ROW:
             raise RuntimeError(f"{self._faults} groups in a row met a fault; the last: {reason}") from fault
+        again = await self._system.curriculum.reissue(assignment)
         self._open.pop(assignment.id)
         self._issued.pop(assignment.id)
         self._ledger.end(assignment.id, End.REISSUED)
-        again = await self._system.curriculum.reissue(assignment)
         self._ledger.admit(again, self._system.buffer.version)
         self._again.append(again)
 
@@ -167,7 +168,10 @@ class Keeper:
         self.step = step
         for group in groups:
             self._ledger.end(group.assignment.id, End.TRAINED, step)
-        levels = await self._validate(step)
+        try:
+            levels = await self._validate(step)
+        except Stopped:  # the step is done, and its books with it; the loop stops before the next
+            levels = {}
         reward = sum(result.reward for result in levels.values()) / len(levels) if levels else None
         await self._report(step, groups, metrics)
         stage = (await self._system.curriculum.status()).stage
@@ -186,11 +190,13 @@ class Keeper:
             groups = await self.unless_stopped(evaluate(self._system.actors, tasks, stage=split))
             for group in groups:
                 self._store.put(group, split=split, step=self.step)
+        for group in filter(is_failed, groups):
+            self._telemetry.note(f"left out of the evaluation, a fault: {fault_of(group)}")
         return by_level(groups)
 
     async def checkpoint(self) -> None:
-        """Write what a resume needs, atomically; nothing where no step was done since the last."""
-        if self._snapshot is None or self._saved == self._snapshot.step:
+        """Write what a resume needs, atomically; nothing where no step was done since the last, or one only half."""
+        if self._snapshot is None or self._saved == self._snapshot.step or self._snapshot.step != self.step:
             return
         with self.phase("learner", "checkpoint"):
             self._ledger.sync()
@@ -209,8 +215,10 @@ class Keeper:
         await self._system.curriculum.restore(snapshot.curriculum)
         self._system.buffer.restore(replace(snapshot.buffer, version=snapshot.step))
         await self._system.engines.load(await self._system.learner.publish())
-        self._ledger.resume(snapshot.step, next_id=snapshot.next_id)
+        still_open = {one.id for one in snapshot.open} | {group.assignment.id for group in snapshot.buffer.groups}
+        self._ledger.resume(snapshot.step, next_id=snapshot.next_id, still_open=still_open)
         self._again = list(snapshot.open)
+        self.drop(await self._system.buffer.advance(snapshot.step))
         self._snapshot, self.step, self._saved = snapshot, snapshot.step, snapshot.step
 
     def close(self) -> None:
@@ -241,10 +249,12 @@ class Keeper:
 
     async def _snap(self) -> None:
         curriculum = await self._system.curriculum.state()
-        next_id = await self._system.curriculum.next_id()
+        next_id = read(curriculum).next_id  # of the same moment: what is handed out from here on is handed out again
         kept = tuple(assignment for key, assignment in sorted(self._open.items()) if key < next_id)
         again = tuple(assignment for assignment in self._again if assignment.id < next_id)
-        self._snapshot = Snapshot(self.step, next_id, curriculum, self._system.buffer.state(), (*again, *kept))
+        buffer = self._system.buffer.state()
+        ready = tuple(group for group in buffer.groups if group.assignment.id < next_id)
+        self._snapshot = Snapshot(self.step, next_id, curriculum, replace(buffer, groups=ready), (*again, *kept))
 
     async def _report(self, step: int, groups: Sequence[Group], metrics: Mapping[str, float]) -> None:
         status = await self._system.curriculum.status()

@@ -6,10 +6,11 @@ import json
 import logging
 import os
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
+from typing import cast
 
 from envs.types import Assignment, Json
 
@@ -82,9 +83,9 @@ class Ledger:
         """Close an open assignment; `step` is the optimiser step that trained on it, and belongs to TRAINED."""
         self._append({"event": "ended", "id": assignment_id, "end": end.value, "step": step})
 
-    def resume(self, step: int, *, next_id: int) -> None:
-        """Go on from `step`'s checkpoint: ids from `next_id` on are void, what later steps trained on is open."""
-        self._append({"event": "resumed", "step": step, "next_id": next_id})
+    def resume(self, step: int, *, next_id: int, still_open: Collection[int]) -> None:
+        """Go on from `step`'s checkpoint: what was open then is so again, what came after it, ids from `next_id` on, is void."""
+        self._append({"event": "resumed", "step": step, "next_id": next_id, "open": sorted(still_open)})
 
     @property
     def open_ids(self) -> tuple[int, ...]:
@@ -122,7 +123,7 @@ class Ledger:
             case {"event": "ended", "id": int(key), "end": str(end), "step": int() | None as step}:
                 self._end(key, End(end), step)
             case {"event": "resumed", "step": int(step), "next_id": int(next_id)}:
-                self._resume(step, next_id)
+                self._resume(step, next_id, cast(list[int] | None, event.get("open")))
             case _:
                 raise LedgerError(f"{json.dumps(event)[:200]} is no event of a ledger")
 
@@ -142,11 +143,13 @@ class Ledger:
             )
         self._fates[key] = _Ended(end, step)
 
-    def _resume(self, step: int, next_id: int) -> None:
-        for key in [key for key in self._fates if key >= next_id]:
-            del self._fates[key]
-        for key, fate in self._fates.items():
-            if fate and fate.step is not None and fate.step > step:
+    def _resume(self, step: int, next_id: int, still_open: Collection[int] | None) -> None:
+        """Files of older versions do not tell what was open: there it is what was trained on later, or is open now."""
+        for key, fate in list(self._fates.items()):
+            is_later = fate is None or (fate.step is not None and fate.step > step)
+            if key >= next_id or (still_open is not None and is_later and key not in still_open):
+                del self._fates[key]
+            elif is_later if still_open is None else key in still_open:
                 self._fates[key] = None
 
     def _replay(self, path: Path) -> None:

@@ -132,7 +132,7 @@ def write_report(run_folder: Path) -> Path:
         dark=_inline(curves.svg(curves.draw(history, curves.DARK))),
     )
     path = run_folder / "report.html"
-    path.write_text(page, encoding="utf-8")
+    path.write_text(page, encoding="utf-8", errors="replace")  # half a surrogate pair, say
     return path
 
 

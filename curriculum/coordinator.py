@@ -90,9 +90,6 @@ class Coordinator:
         reason = f"again, since a fault ended assignment {assignment.id}: {assignment.reason}"
         return replace(assignment, id=new, seed=assignment_seed(self._memory.seed, new), reason=reason)
 
-    async def next_id(self) -> int:
-        return self._memory.next_id
-
     async def observe(self, group: Group) -> None:
         """Collect a group's successes; faulted siblings say nothing, but that an expert's state could not be reached."""
         assignment = group.assignment
@@ -151,7 +148,8 @@ class Coordinator:
             raise ValueError(f"the saved curriculum is in stage {memory.stage!r}; there are: {', '.join(self._index)}")
         # One that was recorded anew since then is another chance.
         lost = {id: digest for id, digest in memory.lost.items() if self._experts.digest(id) == digest}
-        self._memory = replace(memory, lost=lost)
+        is_last = self._index[memory.stage] == len(self._stages) - 1  # stages may have been added
+        self._memory = replace(memory, lost=lost, is_finished=memory.is_finished and is_last)
 
     @property
     def _stage(self) -> Stage:

@@ -8,25 +8,29 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import cast
 
 import pytest
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from actors.config import ActorsConfig
+from actors.desk import Caller
 from actors.engine import Completion, EngineStats, Sampling
-from actors.engine_pool import EnginePool
-from actors.env_actor import EnvActor
+from actors.engine_pool import Deadlines, EnginePool
+from actors.env_actor import EnvActor, GroupFault
 from actors.renderer import Renderer
 from actors.scripted_engine import ScriptedEngine
 from cluster import phases
 from cluster.breakdown import parts
 from cluster.config import ClusterConfig, Config
+from cluster.evaluate import by_level, evaluate, fault_of
 from cluster.experts import experts_of, following, write
 from cluster.experts import play as played
 from cluster.gang import Gang
 from cluster.keeper import Keeper, Stopped
 from cluster.ledger import Ledger
+from cluster.metrics import LevelResult
 from cluster.placement import tasks
 from cluster.store import read
 from cluster.system import System
@@ -36,9 +40,9 @@ from curriculum.config import CurriculumConfig, StageConfig, ValidationConfig
 from curriculum.coordinator import Coordinator
 from envs.config import EnvsConfig, rules
 from envs.environment import environment
-from envs.types import Assignment, Message, Stop
+from envs.types import Assignment, Group, Message, Stop, Trajectory
 from learner import checkpoint
-from learner.buffer import Buffer
+from learner.buffer import Buffer, Verdict
 from learner.config import LearnerConfig
 from learner.credits import Credits
 from learner.deepspeed_learner import DeepSpeedLearner, LearnerPlace
@@ -179,12 +183,18 @@ async def play(
 ) -> System:
     system, keeper = build(folder, byte_folder, config, broken=broken, learner=learner)
     if resume:
-        found = checkpoint.latest(folder / "checkpoints")
-        assert found is not None
-        await keeper.restore(found.path)
+        await restored(folder, system, keeper)
     await train(system, keeper)
     keeper.close()
     return system
+
+
+async def restored(folder: Path, system: System, keeper: Keeper) -> None:
+    found = checkpoint.latest(folder / "checkpoints")
+    assert found is not None
+    await keeper.restore(found.path)
+    assert isinstance(system.curriculum, Registered)
+    system.curriculum.issued |= {assignment.id: assignment for assignment in keeper._again}  # the scripted policy's knowledge
 
 
 def steps(folder: Path) -> list[dict]:
@@ -307,6 +317,135 @@ async def test_stopping_leaves_a_checkpoint_to_go_on_from(tmp_path: Path, byte_f
     await keeper.restore(found.path)
     assert keeper.step == 3 and system.buffer.version == 3
     assert Ledger(tmp_path / "ledger.jsonl").counts.is_balanced
+
+
+@pytest.mark.parametrize("max_lag", [1, 2])
+async def test_a_run_with_lag_resumes_though_groups_ended_after_its_last_books(
+    tmp_path: Path, byte_folder: str, max_lag: int
+) -> None:
+    """Stopped when a group that was open in the snapshot has ended without signal meanwhile: it is played again."""
+    settings = config(max_lag=max_lag, checkpoint_every=100)
+    system, keeper = build(tmp_path, byte_folder, settings, skill=0.85)
+    finish, ended = keeper.finish, list[int]()
+
+    def stop_after(group: Group, verdict: Verdict) -> None:
+        finish(group, verdict)
+        if keeper._snapshot and verdict is Verdict.FILTERED and group.assignment.id < keeper._snapshot.next_id:
+            ended.append(group.assignment.id)
+            keeper.stop()
+
+    keeper.finish = stop_after
+    with pytest.raises(ExceptionGroup):
+        await asyncio.wait_for(train(system, keeper), 60)
+    await keeper.checkpoint()
+    keeper.close()
+    assert ended
+    system, keeper = build(tmp_path, byte_folder, settings, skill=0.85)
+    await restored(tmp_path, system, keeper)
+    assert set(ended) & set(keeper._ledger.open_ids)
+    await asyncio.wait_for(train(system, keeper), 60)
+    keeper.close()
+    assert keeper.step == system.buffer.version == 5 and Ledger(tmp_path / "ledger.jsonl").counts.is_balanced
+
+
+async def test_a_snapshot_is_of_one_moment_though_the_curriculum_is_far_away(tmp_path: Path, byte_folder: str) -> None:
+    settings = config(max_lag=2)
+    system, keeper = build(tmp_path, byte_folder, settings)
+    state, torn = system.curriculum.state, list[int]()
+
+    async def state_late() -> str:
+        text = await state()
+        await asyncio.sleep(0.05)  # on its way
+        return text
+
+    system.curriculum.state = state_late  # type: ignore[method-assign]
+    snap = keeper._snap
+
+    async def checked() -> None:
+        await snap()
+        assert keeper._snapshot is not None
+        kept = [*keeper._snapshot.open, *(group.assignment for group in keeper._snapshot.buffer.groups)]
+        torn.extend(one.id for one in kept if one.id >= json.loads(keeper._snapshot.curriculum)["next_id"])
+
+    keeper._snap = checked
+    await asyncio.wait_for(train(system, keeper), 60)
+    keeper.close()
+    assert not torn
+    system, keeper = build(tmp_path, byte_folder, config(max_lag=2, num_steps=7))
+    await restored(tmp_path, system, keeper)
+    await asyncio.wait_for(train(system, keeper), 60)
+    keeper.close()
+    assert keeper.step == 7
+
+
+async def test_stopping_in_a_validation_keeps_learner_and_books_together(tmp_path: Path, byte_folder: str) -> None:
+    settings = config(num_steps=6, checkpoint_every=100)
+    settings = replace(settings, curriculum=replace(settings.curriculum, validation=ValidationConfig(1, 3)))
+    system, keeper = build(tmp_path, byte_folder, settings)
+
+    async def evaluate(tasks, *, split: str) -> dict[str, LevelResult]:
+        keeper.stop()
+        await keeper.unless_stopped(asyncio.sleep(60))
+        return {}
+
+    keeper.evaluate = evaluate
+    with pytest.raises(ExceptionGroup) as caught:
+        await train(system, keeper)
+    assert caught.group_contains(Stopped)
+    await keeper.checkpoint()
+    keeper.close()
+    system, keeper = build(tmp_path, byte_folder, settings)
+    await restored(tmp_path, system, keeper)
+    assert (await system.learner.publish()).version == keeper.step == system.buffer.version == 3
+
+
+async def test_an_evaluation_beside_training_disturbs_nobody(tmp_path: Path, byte_folder: str) -> None:
+    """Both begin with their first task; with sessions of the same names each would cancel the other's requests."""
+    pools = {split: environment("shop").taskset(split, "3")[:4] for split in ("train", "test")}
+    renderer = Renderer(byte_folder)
+
+    def act(tokens: Sequence[int], session: str) -> Sequence[int]:
+        text = renderer.decode(list(tokens))
+        task = next(task for pool in pools.values() for task in pool if task.messages[-1].content in text)
+        moves = environment("shop").oracle(task)
+        return renderer.act(moves[min(text.count("<|im_start|>assistant") - 1, len(moves) - 1)])
+
+    engine = ScriptedEngine(act, latency=lambda session: 0.05)
+
+    async def respawn(index: int) -> ScriptedEngine:
+        return engine
+
+    settings = ActorsConfig(max_action_tokens=400, deadline_s=5, fault_retries=0, deadlines=Deadlines(generate_s=4.9))
+    settings = replace(settings, engine=replace(settings.engine, max_model_len=20_000))
+    actor = EnvActor(
+        settings,
+        Caller(EnginePool([engine], respawn)),
+        model=byte_folder,
+        rules=rules(EnvsConfig()),
+        rubrics=rubrics(RewardsConfig()),
+    )
+    training = [actor.rollout(Assignment(at, task, "s", 0.0, "progress", group_size=1)) for at, task in enumerate(pools["train"])]
+    *trained, tested = await asyncio.gather(*training, evaluate([actor], pools["test"], stage="test"))
+    assert {one.stop for group in (*trained, *tested) for one in group.trajectories} == {Stop.DONE}
+
+
+async def test_a_task_that_the_machine_fails_costs_its_own_result_and_not_the_evaluation(byte_folder: str) -> None:
+    pool = environment("shop").taskset("test", "1")[:3]
+
+    class Machine:
+        def __init__(self, *broken: int) -> None:
+            self.broken = {pool[at].id for at in broken}
+
+        async def rollout(self, assignment: Assignment, *, greedy: bool = False) -> Group:
+            if assignment.task.id in self.broken:
+                raise GroupFault("a trace\nthe machine is gone")
+            return Group(assignment, (Trajectory("t", assignment.task.id, (), Stop.DONE, success=True),))
+
+    groups = await evaluate([cast(EnvActor, Machine(1))], pool, stage="test")
+    assert [fault_of(group) for group in groups] == ["", "the machine is gone", ""]
+    assert by_level(groups)["1"].num_tasks == 2 and by_level(groups)["1"].success == 1.0
+    with pytest.raises(GroupFault, match="all 3 tasks of an evaluation; the last: the machine is gone"):
+        await evaluate([cast(EnvActor, Machine(0, 1, 2))], pool, stage="test")
 
 
 def recorded(path: Path, *, num_tasks: int) -> None:

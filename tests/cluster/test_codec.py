@@ -51,3 +51,11 @@ def test_a_record_of_an_older_version_has_no_later_fields() -> None:
     del state[1][0][1]
     with pytest.raises(ValueError, match="no Group"):
         loads(BufferState, json.dumps(state))
+
+
+def test_half_a_surrogate_pair_comes_back_from_a_file(tmp_path) -> None:
+    """As a policy can write it in JSON."""
+    odd = ToolCall("find", {"name": "\ud83d"})
+    path = tmp_path / "run.json"
+    path.write_text(dumps(odd), encoding="utf-8")
+    assert loads(ToolCall, path.read_text(encoding="utf-8")) == odd

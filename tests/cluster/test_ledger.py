@@ -65,7 +65,7 @@ def test_a_resume_voids_what_came_after_its_checkpoint(tmp_path):
         ledger.admit(assignment(at), version=0)
     for at, step in ((0, 1), (1, 2), (3, 2)):
         ledger.end(at, End.TRAINED, step=step)
-    ledger.resume(1, next_id=3)
+    ledger.resume(1, next_id=3, still_open=[1, 2])
     assert ledger.open_ids == (1, 2)
     assert ledger.counts == Counts(3, 2, 1, 0, 0, 0)
     ledger.admit(assignment(3), version=1)
@@ -107,7 +107,7 @@ EVENTS = st.lists(
     st.one_of(
         st.tuples(st.just("admit"), st.integers(0, 12)),
         st.tuples(st.just("end"), st.integers(0, 12), st.sampled_from(End), st.integers(0, 5)),
-        st.tuples(st.just("resume"), st.integers(0, 5), st.integers(0, 12)),
+        st.tuples(st.just("resume"), st.integers(0, 5), st.integers(0, 12), st.frozensets(st.integers(0, 12))),
     ),
     max_size=60,
 )
@@ -119,8 +119,8 @@ def play(ledger: Ledger, event: tuple) -> None:
             ledger.admit(assignment(key), version=0)
         case ("end", key, end, step):
             ledger.end(key, end, step if end is End.TRAINED else None)
-        case ("resume", step, next_id):
-            ledger.resume(step, next_id=next_id)
+        case ("resume", step, next_id, still_open):
+            ledger.resume(step, next_id=next_id, still_open=still_open)
 
 
 def totals(path: Path) -> Counter[str]:
@@ -129,8 +129,8 @@ def totals(path: Path) -> Counter[str]:
     live: list[tuple[int, str, int]] = []
     for event in events:
         if event["event"] == "resumed":
-            live = [row for row in live if row[0] < event["next_id"]]
-            live = [row if row[2] <= event["step"] else (row[0], "open", -1) for row in live]
+            live = [(row[0], "open", -1) if row[0] in event["open"] else row for row in live if row[0] < event["next_id"]]
+            live = [row for row in live if row[0] in event["open"] or (row[1] != "open" and row[2] <= event["step"])]
         else:
             end = event.get("end", "open")
             step = event.get("step")
@@ -157,3 +157,28 @@ def test_any_interleaving_balances_and_replays_alike(events):
         assert (counts.open, counts.trained, counts.filtered, counts.stale, counts.reissued) == tuple(
             expected[end] for end in ("open", "trained", "filtered", "stale", "reissued")
         )
+
+
+@pytest.mark.parametrize("end", [End.FILTERED, End.STALE, End.REISSUED])
+def test_what_was_open_at_the_checkpoint_can_end_again_however_it_ended_since(tmp_path, end):
+    path = tmp_path / "ledger.jsonl"
+    ledger = Ledger(path)
+    for at in range(3):
+        ledger.admit(assignment(at), version=0)
+    ledger.end(0, End.FILTERED)  # before the checkpoint
+    ledger.end(1, end)  # after it
+    ledger.resume(1, next_id=3, still_open=[1])
+    assert ledger.counts == Counts(2, 1, 0, 1, 0, 0)  # 2 was handed out after the checkpoint's books were closed
+    ledger.end(1, End.TRAINED, step=2)
+    assert Ledger(path).counts == ledger.counts == Counts(2, 0, 1, 1, 0, 0)
+
+
+def test_a_resume_of_an_older_version_tells_nothing_of_what_was_open(tmp_path):
+    path = tmp_path / "ledger.jsonl"
+    ledger = Ledger(path)
+    ledger.admit(assignment(0), version=0)
+    ledger.end(0, End.TRAINED, step=2)
+    ledger.close()
+    with path.open("a") as file:
+        file.write('{"event": "resumed", "step": 1, "next_id": 1}\n')
+    assert Ledger(path).open_ids == (0,)

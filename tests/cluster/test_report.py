@@ -109,6 +109,17 @@ def test_what_the_model_wrote_is_text_and_the_page_asks_the_network_for_nothing(
     assert 'src="http' not in page and "href=" not in page and "url(" not in page
 
 
+def test_half_a_surrogate_pair_spoils_no_report(tmp_path: Path) -> None:
+    folder = fake_run(tmp_path / "odd")
+    of = task("odd", "1")
+    call = Message("assistant", "", (ToolCall("buy", {"item": "\ud83d"}),))
+    one = trajectory(of, success=True, text="x")
+    one = replace(one, turns=(replace(one.turns[0], message=call), *one.turns[1:]))
+    put(folder, of, one, at=0, number=99)
+    put(folder, of, one, at=STEPS, number=99)
+    assert "buy" in write_report(folder).read_text(encoding="utf-8")
+
+
 def test_the_curves_are_a_picture_beside_the_page(report: Path) -> None:
     assert (report.parent / "curves.png").read_bytes().startswith(b"\x89PNG")
 

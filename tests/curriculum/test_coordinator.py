@@ -125,6 +125,18 @@ async def test_the_last_stage_finishes_once_and_goes_on():
     assert [record.kind for record in (await one.story()).records] == [Kind.STARTED, Kind.ADVANCED, Kind.FINISHED]
 
 
+async def test_a_stage_added_on_resume_begins_though_the_last_had_finished():
+    one = coordinator()
+    await run(one, range(1, 4))
+    assert (await one.advance(StepFacts(4, "solve", 1.0, 0.95))).advance
+    first, last = CONFIG.stages
+    added = CurriculumConfig([first, replace(last, max_steps=9), StageConfig("more", {"2": 1.0})])
+    longer = coordinator(added)
+    await longer.restore(await one.state())
+    assert (await longer.advance(StepFacts(5, "solve", 1.0, 0.95))).advance
+    assert (await longer.status()).stage == "more"
+
+
 async def test_faults_and_expert_starts_are_no_evidence():
     one = coordinator()
     first, second, third = [await one.next() for _ in range(3)]
