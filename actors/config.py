@@ -48,6 +48,11 @@ class ActorsConfig:
             raise ValueError(f"actors.temperature is {self.temperature}; training samples, so it must be above 0")
         if not 0 < self.top_p <= 1:
             raise ValueError(f"actors.top_p is {self.top_p}; it must lie in (0, 1]")
+        if self.deadlines.generate_s >= self.deadline_s:
+            raise ValueError(
+                f"actors.deadlines.generate_s is {self.deadlines.generate_s:g}, not below actors.deadline_s {self.deadline_s:g}: "
+                "an engine that hangs would never be found; lower the former"
+            )
         if self.max_action_tokens >= self.engine.max_model_len:
             raise ValueError(
                 f"actors.max_action_tokens is {self.max_action_tokens}, not below actors.engine.max_model_len "

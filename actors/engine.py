@@ -20,12 +20,13 @@ class PromptTooLong(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class Sampling:
-    """How to sample one action. Temperature 0 is greedy."""
+    """How to sample one action. Temperature 0 is greedy; `stops` end it beside the tokens that the model's folder names."""
 
     temperature: float = 1.0
     top_p: float = 1.0
     max_tokens: int = 64
     seed: int | None = None
+    stops: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

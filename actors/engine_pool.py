@@ -14,6 +14,7 @@ from learner.weights import Weights
 log = logging.getLogger(__name__)
 MAX_GAP = 16  # sessions that an engine may have more than the idlest for the sake of a prompt in its cache
 MAX_PROMPTS = 10_000
+PAUSES_S = (2.0, 20.0)  # before another try to bring an engine
 STATS_S = 5.0  # seconds in which an engine tells of itself, or is left out
 
 
@@ -25,7 +26,7 @@ class WeightsRefused(ValueError):
 class Deadlines:
     """Seconds that one call of an engine may take; a respawn includes the loading of the newest weights."""
 
-    generate_s: float = 300.0
+    generate_s: float = 240.0
     load_s: float = 90.0
     respawn_s: float = 300.0
 
@@ -202,19 +203,26 @@ class EnginePool(Desk):
                 place.respawn = asyncio.create_task(self._bring(place))
 
     async def _bring(self, place: _Place) -> None:
+        """Some tries, since without an engine no group comes, hence no load that would revive it."""
         self.num_replaced += 1
-        try:
-            async with asyncio.timeout(self._deadlines.respawn_s):
-                engine = await self._respawn(place.index)
-                loaded: Weights | None = None
-                # A publication may come while an older one loads; nothing older than the newest is ever served.
-                while loaded is not self._weights and (newest := self._weights) is not None:
-                    await engine.load(newest)
-                    loaded = newest
-        except Exception as error:
-            place.fault = f"{place.fault}, then its successor: {_describe(error)}"
-        else:
-            place.engine = engine
+        for pause in (*PAUSES_S, None):
+            try:
+                place.engine = await self._successor(place.index)
+                return
+            except Exception as error:
+                place.fault = f"{place.fault}, then its successor: {_describe(error)}"
+            if pause is not None:
+                await asyncio.sleep(pause)
+
+    async def _successor(self, index: int) -> Engine:
+        async with asyncio.timeout(self._deadlines.respawn_s):
+            engine = await self._respawn(index)
+            loaded: Weights | None = None
+            # A publication may come while an older one loads; nothing older than the newest is ever served.
+            while loaded is not self._weights and (newest := self._weights) is not None:
+                await engine.load(newest)
+                loaded = newest
+            return engine
 
 
 def _describe(error: Exception) -> str:

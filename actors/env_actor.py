@@ -80,7 +80,8 @@ class EnvActor:
         return replace(rewarded, seconds=rewarded.seconds + seconds, spent={**rewarded.spent, "reward": seconds})
 
     def _sampling(self, temperature: float, seed: int) -> Sampling:
-        return Sampling(temperature, self._config.top_p if temperature else 1.0, self._config.max_action_tokens, seed)
+        top_p = self._config.top_p if temperature else 1.0
+        return Sampling(temperature, top_p, self._config.max_action_tokens, seed, stops=(self._renderer.eos,))
 
     def _environment(self, assignment: Assignment, number: int) -> Environment:
         bare = environment(assignment.task.env).make()

@@ -45,6 +45,7 @@ class Renderer:
         self._tail = self._find_tail()
         self._eos = self._find_eos()
         self._eos_text = self.decode([self._eos])
+        self._ends = {self._eos, *end_tokens(path)}
         self.check()
 
     @staticmethod
@@ -93,8 +94,8 @@ class Renderer:
         return self.encode(closing + after[len(self._before) :])
 
     def parse(self, action: Sequence[int], *, is_cut: bool = False) -> Message:
-        """The message that sampled tokens are, without their end token."""
-        body = action[:-1] if action and action[-1] == self._eos else action
+        """The message that sampled tokens are, without their end token: the template's or another of the model's."""
+        body = action[:-1] if action and action[-1] in self._ends else action
         return self._calls.parse(self.decode(body), is_cut=is_cut)
 
     def _content(self, message: Message) -> str:
@@ -150,3 +151,13 @@ def _template_text(path: Path, settings: Mapping[str, Json]) -> str:
     if not isinstance(inside, str):
         raise RendererError(f"{path} has no chat template; put a chat_template.jinja there")
     return inside
+
+
+def end_tokens(model: Path) -> tuple[int, ...]:
+    """The ids that end a turn by the model folder's generation_config.json, else its config.json."""
+    for name in ("generation_config.json", "config.json"):
+        file = model / name
+        found = json.loads(file.read_text()).get("eos_token_id") if file.is_file() else None
+        if found is not None:
+            return tuple(found) if isinstance(found, list) else (int(found),)
+    return ()

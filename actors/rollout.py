@@ -15,6 +15,7 @@ from actors.renderer import Renderer
 from envs.environment import Environment
 from envs.types import Assignment, Author, Message, Observation, Stop, Task, Trajectory, Turn
 
+HUNG = 0.5  # of an episode's time in one call: the engine's fault then, or that of whoever gave it too much to do
 SHOWN = 80  # characters of an answer
 
 
@@ -43,6 +44,7 @@ class Rollout:
         self._spent: defaultdict[str, float] = defaultdict(float)
         self._turns: list[Turn] = []
         self._opening: tuple[Message, ...] = ()
+        self._asked = 0.0  # since when an engine is waited for
 
     @property
     def num_action_tokens(self) -> int:
@@ -54,11 +56,12 @@ class Rollout:
         turns = self._turns
         started = time.monotonic()
         fault = ""
+        clock = asyncio.timeout(self._limits.deadline_s)
         try:
-            async with asyncio.timeout(self._limits.deadline_s):
+            async with clock:
                 stop = await self._play(assignment, sampling, turns=turns, session=trajectory_id)
-        except TimeoutError:
-            stop = Stop.DEADLINE
+        except TimeoutError as error:
+            stop, fault = self._late(error, is_deadline=clock.expired())
         except PromptTooLong:
             stop = Stop.MAX_TOKENS
         except NotReplayed:
@@ -79,6 +82,15 @@ class Rollout:
             opening=self._opening,
         )
 
+    def _late(self, error: TimeoutError, *, is_deadline: bool) -> tuple[Stop, str]:
+        """An episode that went on for too long is the policy's doing; a time-out of the tools or of an engine is not."""
+        waited = time.monotonic() - self._asked if self._asked else 0.0
+        if not is_deadline:
+            return Stop.FAULT, f"{type(error).__name__}: {error}"
+        if waited > HUNG * self._limits.deadline_s:
+            return Stop.FAULT, f"no engine answered for {waited:.0f} s of an episode's {self._limits.deadline_s:g}"
+        return Stop.DEADLINE, ""
+
     async def _play(self, assignment: Assignment, sampling: Sampling, *, turns: list[Turn], session: str) -> Stop:
         task = assignment.task
         opening = await self._ask(self._env.reset, task)
@@ -96,8 +108,10 @@ class Rollout:
             elif len(tokens) + sampling.max_tokens > self._limits.max_tokens:
                 return Stop.MAX_TOKENS
             else:
+                self._asked = time.monotonic()
                 sampled = self._engine.generate(tokens, _at(sampling, number), session=session)
                 completion = await self._timed("engine", sampled)
+                self._asked = 0.0
                 turn = await self._turn(context, completion, sampling.temperature)
             turns.append(turn)
             tokens.extend(turn.action)

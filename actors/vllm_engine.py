@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-import json
 import math
 import os
 import select
@@ -18,6 +17,7 @@ from typing import TYPE_CHECKING, Literal, cast, get_args
 from actors.desk import Desk
 from actors.engine import Completion, EngineError, EngineStats, PromptTooLong, Sampling
 from actors.engine_pool import WeightsRefused
+from actors.renderer import end_tokens
 from envs.types import Span
 from learner.weights import Weights
 
@@ -203,7 +203,7 @@ class VLLMEngine(Desk):
             top_p=sampling.top_p,
             max_tokens=min(sampling.max_tokens, room),
             seed=sampling.seed,
-            stop_token_ids=list(self._ends),
+            stop_token_ids=sorted({*self._ends, *sampling.stops}),
             ignore_eos=True,
             logprobs=0,
             detokenize=False,
@@ -260,16 +260,6 @@ def read_completion(output: CompletionOutput) -> Completion:
     if not versions or versions[-1].stop != len(tokens):
         raise EngineError(f"vLLM gave weight versions {versions} for {len(tokens)} tokens")
     return Completion(tokens, logprobs, output.finish_reason, versions)
-
-
-def end_tokens(model: Path) -> tuple[int, ...]:
-    """The ids that end a turn, from the model folder's generation_config.json, else its config.json."""
-    for name in ("generation_config.json", "config.json"):
-        file = model / name
-        found = json.loads(file.read_text()).get("eos_token_id") if file.is_file() else None
-        if found is not None:
-            return tuple(found) if isinstance(found, list) else (int(found),)
-    raise ValueError(f"{model} names no eos_token_id in generation_config.json or config.json; add it to one of them")
 
 
 class Owner(str):

@@ -194,7 +194,8 @@ async def test_a_respawned_engine_serves_only_after_it_has_what_was_published_me
     assert (spare.loads, spare.version) == (1, 7)
 
 
-async def test_no_engine_left_is_an_error_that_says_why():
+async def test_no_engine_left_is_an_error_that_says_why(monkeypatch):
+    monkeypatch.setattr(engine_pool, "PAUSES_S", ())
     yard = Yard()
     for machine in yard.machines:
         machine.is_broken = True
@@ -204,7 +205,27 @@ async def test_no_engine_left_is_an_error_that_says_why():
         await yard.who("s")
 
 
-async def test_load_brings_back_a_place_whose_respawn_had_failed():
+async def test_a_respawn_that_fails_is_tried_again_while_calls_wait(monkeypatch):
+    monkeypatch.setattr(engine_pool, "PAUSES_S", (0.0, 0.0))
+    yard = Yard()
+    for machine in yard.machines:
+        machine.is_broken = True
+    respawn = yard.respawn
+
+    async def fails_twice(index: int) -> Machine:
+        if len(yard.asked) == 4:  # each place has failed twice
+            yard.spares = [Machine(100), Machine(101)]
+        return await respawn(index)
+
+    yard.pool._respawn = fails_twice
+    with contextlib.suppress(EngineError):
+        await yard.who("s")  # on both of the broken ones
+    assert await yard.who("s") in (100, 101)
+    assert yard.pool.num_replaced == 2
+
+
+async def test_load_brings_back_a_place_whose_respawn_had_failed(monkeypatch):
+    monkeypatch.setattr(engine_pool, "PAUSES_S", ())
     yard = Yard()
     yard.machines[0].breaks_on_load = True
     await yard.pool.load(Weights(1, "nowhere", ""))

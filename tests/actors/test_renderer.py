@@ -1,5 +1,6 @@
 """Tokens are kept as read and sampled, in whatever format calls are written."""
 
+import json
 import shutil
 from pathlib import Path
 
@@ -105,3 +106,16 @@ def test_a_template_that_strips_the_past_is_refused(byte_folder: str, tmp_path: 
     (folder / "chat_template.jinja").write_text(stripped)
     with pytest.raises(RendererError, match="not append-only"):
         Renderer(str(folder))
+
+
+@pytest.mark.parametrize("calls", ["json", "python", "llama", "think"])
+def test_another_end_token_of_the_models_is_no_part_of_a_call(byte_folder: str, tmp_path: Path, calls: str) -> None:
+    """Llama's end of a message beside its end of a turn, say: the engine stops at either."""
+    folder = shutil.copytree(byte_folder, tmp_path / "model")
+    (folder / "generation_config.json").write_text(json.dumps({"eos_token_id": [65]}))
+    renderer, call = Renderer(str(folder), calls), ToolCall("find", {"name": "lamp"})
+    action = renderer.act(Message("assistant", "", (call,)))
+    other = (*action[:-1], 65)
+    assert renderer.parse(other).calls == renderer.parse(action).calls == (call,)
+    news = (Message("tool", "{}"),)
+    assert renderer.extend(other, news) == (renderer.eos, *renderer.extend(action, news))

@@ -151,3 +151,13 @@ async def test_what_differs_from_a_recording_is_shown_where_it_differs(byte_fold
     renderer = Renderer(byte_folder)
     with pytest.raises(NotReplayed, match=r"answered 'a+old' and now is 'a+new'; it is left out"):
         await Rollout(env, ScriptedEngine(Play(renderer, ["x"])), renderer, limits=LIMITS)(told, SAMPLING, trajectory_id="0-0")
+
+
+async def test_a_time_out_of_the_tools_is_the_machines(byte_folder: str) -> None:
+    trajectory = await play(byte_folder, ["hello"], env=Faulty(error=TimeoutError("the shop's server")))
+    assert trajectory.stop is Stop.FAULT and "the shop's server" in trajectory.fault
+
+
+async def test_an_engine_that_takes_most_of_an_episode_is_at_fault(byte_folder: str) -> None:
+    trajectory = await play(byte_folder, ["hello"], limits=replace(LIMITS, deadline_s=0.2), latency=lambda session: 60.0)
+    assert trajectory.stop is Stop.FAULT and "no engine answered for" in trajectory.fault
