@@ -16,7 +16,7 @@ from cluster.telemetry import TelemetryConfig
 from curriculum.config import CurriculumConfig, StageConfig
 from envs.config import EnvsConfig
 from learner.config import LearnerConfig, check_credit
-from learner.files import scratch
+from learner.files import replace_text, scratch
 from learner.imitation import EEF, IMITATIONS
 from rewards.config import RewardsConfig
 
@@ -194,6 +194,11 @@ def _first_line(error: Exception) -> str:
 def dump(config: Config) -> str:
     """The resolved configuration as YAML: what a resume reads."""
     return OmegaConf.to_yaml(OmegaConf.structured(config))
+
+
+def save(config: Config, folder: Path) -> None:
+    """Into a run's folder, from which a resume reads it."""
+    replace_text(folder / "config.yaml", dump(config))
 
 
 def _explain(error: OmegaConfBaseException, path: Path) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from pathlib import Path
 
@@ -16,7 +17,6 @@ from envs.environment import Entry, environment
 from learner.estimate import GIB, checkpoint_gb, parameters, weights_gb
 from learner.model import prepare
 
-EXPORTS = 2  # copies of the weights while the trained model is written
 PUBLISHED = 3  # versions on this machine: two that are kept and one that is written
 
 
@@ -90,26 +90,26 @@ def _check_memory(config: Config) -> None:
 
 
 def _check_disk(config: Config, model: Path) -> None:
-    """Room for the checkpoints, the one being written included, and for the exported model; for the versions published."""
-    learner, run = config.learner, Path(config.cluster.runs).absolute() / config.name
+    """Room for the checkpoints, the one being written included (it is more than the trained model), and for publications."""
+    learner, run, weights = config.learner, Path(config.cluster.runs).absolute() / config.name, Path(weights_folder(config))
     size, whole = parameters(model), -(-learner.num_steps // learner.checkpoint_every)
-    weights, checkpoint = weights_gb(size, learner), checkpoint_gb(size, learner)
+    checkpoint = checkpoint_gb(size, learner)
     at_once = min(learner.keep_checkpoints + 1, whole)
     held = sum(file.stat().st_size for file in run.glob("checkpoints/step-*/**/*") if file.is_file()) / GIB
-    _ask(
-        run, at_once * checkpoint + EXPORTS * weights - held,
-        f"{at_once} x {checkpoint:.1f} for checkpoints (learner.keep_checkpoints={learner.keep_checkpoints} and the one being "
-        "written) and the trained model; make room, lower that, or set cluster.runs to another disk",
-    )  # fmt: skip
-    _ask(
-        Path(weights_folder(config)), PUBLISHED * weights,
-        f"{PUBLISHED} versions of the weights; make room there (a container's shared memory grows by --shm-size), or set "
-        "cluster.weights to another folder",
-    )  # fmt: skip
+    wants = {run: max(at_once * checkpoint - held, checkpoint)}
+    if not (config.cluster.address or os.environ.get("RAY_ADDRESS")) or config.cluster.weights:
+        wants[weights] = PUBLISHED * weights_gb(size, learner)
+    for folder, gib in wants.items():
+        there = _existing(folder)
+        together = sum(one for other, one in wants.items() if _existing(other).stat().st_dev == there.stat().st_dev)
+        free = shutil.disk_usage(there).free / GIB
+        if free < together:
+            raise ConfigError(
+                f"{free:.1f} GiB are free for {folder}, and the run needs {together:.1f}: checkpoints take {checkpoint:.1f} each "
+                f"(learner.keep_checkpoints={learner.keep_checkpoints} and the one being written), {PUBLISHED} versions of the "
+                f"weights {gib:.1f}; make room, set cluster.{'weights' if folder == weights else 'runs'} to another disk"
+            )
 
 
-def _ask(folder: Path, gib: float, what: str) -> None:
-    there = next(path for path in (folder, *folder.parents) if path.exists())
-    free = shutil.disk_usage(there).free / GIB
-    if free < gib:
-        raise ConfigError(f"{free:.1f} GiB are free for {folder}, where the run needs {gib:.1f} more: {what}")
+def _existing(folder: Path) -> Path:
+    return next(path for path in (folder, *folder.parents) if path.exists())

@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from actors.calls import CALL_FORMATS
-from cluster.config import Config
+from cluster.config import Config, save
 from cluster.evaluate import Levels
 from cluster.export import export
 from cluster.keeper import Keeper, Stopped
@@ -26,6 +26,7 @@ from cluster.system import System
 from cluster.telemetry import Telemetry
 from cluster.train import train
 from learner.checkpoint import Checkpoint
+from learner.files import replace_text
 
 SPENT = "spent.json"
 
@@ -53,7 +54,7 @@ class Spent:
     def more(self, folder: Path, *, wall_s: float, peak_gb: float) -> None:
         """Add a part's, for good."""
         spent = Spent(self.wall_s + wall_s, max(self.peak_memory_gb, peak_gb))
-        (folder / SPENT).write_text(json.dumps(asdict(spent)))
+        replace_text(folder / SPENT, json.dumps(asdict(spent)))
 
 
 def start(config: Config, folder: Path, *, model: str, weights: str, resume: Checkpoint | None) -> int:
@@ -81,6 +82,7 @@ async def run(config: Config, folder: Path, *, model: str, weights: str, resume:
         if resume:
             with keeper.phase("learner", "restore"):
                 await keeper.restore(resume.path)
+            save(config, folder)
         before, after = await _play(system, keeper, telemetry, folder=folder)
         if after is not None:
             form = CALL_FORMATS[config.actors.calls].form

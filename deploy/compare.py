@@ -24,6 +24,7 @@ from cluster.config import load
 from cluster.metrics import read_history, wilson
 from cluster.preflight import check
 from cluster.simulations import sampled, simulations
+from learner.checkpoint import latest
 
 RUNS, OUT = Path("runs/compare"), Path("docs/results")
 
@@ -49,10 +50,12 @@ class Outcome:
 
 def train(arm: Path, seed: int, overrides: Sequence[str], *, test_before: bool) -> Outcome:
     """`test_before`: of a seed's arms, which all start from the same policy, one plays the test tasks before as well."""
-    name = f"{arm.parent.name}-{arm.stem}-{seed}"
+    name = _name(arm, seed)
     folder = RUNS / name
     if not (folder / "summary.json").is_file():
-        resume = ["--resume", str(folder)] if (folder / "config.yaml").is_file() else []
+        resume = ["--resume", str(folder)] if latest(folder / "checkpoints") else []
+        if not resume:  # what was stopped before its first step
+            shutil.rmtree(folder, ignore_errors=True)
         own = [f"name={name}", f"seed={seed}", f"cluster.runs={RUNS}", f"cluster.test_before={test_before}"]
         told = [] if resume else [str(arm), *overrides, *own]
         _run(["train", *resume, *told])
@@ -60,6 +63,10 @@ def train(arm: Path, seed: int, overrides: Sequence[str], *, test_before: bool) 
         sys.exit(f"{name} was stopped; the same command goes on with it")
     shutil.rmtree(folder / "checkpoints", ignore_errors=True)
     return outcome(folder)
+
+
+def _name(arm: Path, seed: int) -> str:
+    return f"{arm.parent.name}-{arm.stem}-{seed}"
 
 
 def _run(arguments: Sequence[str]) -> None:
@@ -151,7 +158,8 @@ def main(arguments: Sequence[str]) -> None:
     seeds = [int(one) for one in rest if "=" not in one] or [0, 1, 2]
     paths = sorted(folder.glob("*.yaml"))
     for path in paths:
-        check(load(path, overrides))
+        if not all((RUNS / _name(path, seed) / "summary.json").is_file() for seed in seeds):
+            check(load(path, overrides))
     arms: dict[str, list[Outcome]] = {path.stem: [] for path in paths}
     for number, seed in enumerate(seeds, start=1):  # seed by seed, so that what is there at any time can be compared
         for path in paths:

@@ -52,7 +52,8 @@ def writing(folder: Path, step: int, *, keep: int) -> Iterator[Path]:
 def begin(folder: Path, step: int) -> Path:
     """An empty folder for everybody to write this step's files into; what an earlier attempt left there is gone."""
     scratch = folder / f"step-{step:06d}.tmp"
-    shutil.rmtree(scratch, ignore_errors=True)
+    for left in folder.glob("step-*.tmp"):
+        shutil.rmtree(left, ignore_errors=True)
     scratch.mkdir(parents=True)
     return scratch
 

@@ -1,11 +1,15 @@
 """A wrong word in a config is told by its name, before anything starts."""
 
 import json
+import os
+import shutil
 import struct
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
+from cluster import preflight
 from cluster.config import ConfigError, dump, load
 from cluster.placement import tasks
 from cluster.preflight import check, check_levels
@@ -121,9 +125,45 @@ def test_room_on_the_disk_is_asked_for_before_anything_starts(huge: Path, tmp_pa
         EXPERIMENTS[0],
         ["cluster.min_memory_gb=0", f"actors.model={huge}", "learner.num_steps=60", f"cluster.runs={tmp_path}/new"],
     )
-    with pytest.raises(ConfigError, match=rf"free for {tmp_path}/new/.*3 x 13038516.*keep_checkpoints=2"):
+    with pytest.raises(ConfigError, match=rf"free for {tmp_path}/new/.*checkpoints take 13038516.*keep_checkpoints=2"):
         check(config)
     assert not (tmp_path / "new").exists()
+
+
+@pytest.mark.parametrize(
+    ("overrides", "held_gb", "free_gb", "asked"),
+    [
+        ([], 0.0, 20.0, 24.0),  # two that are kept and one that is written, of 7 GB; three versions of 1 GB
+        (["learner.num_steps=10"], 0.0, 9.0, 10.0),  # one in all
+        ([], 14.0, 9.0, 10.0),  # resumed
+        (["learner.keep_checkpoints=1"], 14.0, 9.0, 10.0),  # pruned only after the next is written
+        (["cluster.address=head:6379"], 0.0, 20.5, 21.0),  # the learner's shared memory is that of another machine
+    ],
+)
+def test_what_a_run_asks_of_the_disk(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, overrides: list[str], held_gb: float, free_gb: float, asked: float
+) -> None:
+    gib = 2**30
+    path = next(path for path in EXPERIMENTS if path.name == "shop.yaml")
+    told = ["learner.num_steps=60", "learner.checkpoint_every=10", f"cluster.runs={tmp_path}"]
+    config = load(path, [*told, f"cluster.weights={tmp_path}/w", *overrides])
+    if config.cluster.address:
+        config = load(path, [*told, *overrides])
+    held = tmp_path / config.name / "checkpoints" / "step-000010"
+    held.mkdir(parents=True)
+    (held / "sparse").touch()
+    os.truncate(held / "sparse", int(held_gb * gib))
+    monkeypatch.setattr(preflight, "parameters", lambda model: gib // 2)
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(free=free_gb * gib))
+    with pytest.raises(ConfigError, match=rf"{free_gb:.1f} GiB are free for .*needs {asked:.1f}"):
+        preflight._check_disk(config, tmp_path)
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(free=asked * gib))
+    preflight._check_disk(config, tmp_path)
+
+
+def test_an_engine_that_hangs_is_found_before_the_episode_ends() -> None:
+    with pytest.raises(ConfigError, match="generate_s is 240, not below actors.deadline_s 100"):
+        load(EXPERIMENTS[0], ["actors.deadline_s=100"])
 
 
 def test_simulations_from_states_go_without_redundancy() -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from learner.checkpoint import CheckpointError, begin, commit, latest, prune, verify, writing
+from learner.errors import reason
 
 
 def checkpoint(folder: Path, step: int) -> Path:
@@ -78,7 +79,7 @@ def test_prune_keeps_the_newest(tmp_path):
 class Carried(Exception):
     """What an actor raised, as Ray hands it on."""
 
-    def __init__(self, cause: Exception) -> None:
+    def __init__(self, cause: Exception | None) -> None:
         super().__init__("ray::Learner.save() and a trace")
         self.cause = cause
 
@@ -92,3 +93,4 @@ def test_one_that_cannot_be_written_leaves_those_before_and_tells_the_room(tmp_p
             (scratch / "weights").write_text("w")
             raise ExceptionGroup("two", [Carried(RuntimeError("unexpected pos 576\nvs 534"))])
     assert [path.name for path in tmp_path.iterdir()] == ["step-000002"]
+    assert reason(Carried(None)) == "Carried: ray::Learner.save() and a trace"
