@@ -15,7 +15,7 @@ from actors.renderer import Renderer
 from envs.environment import Environment
 from envs.types import Assignment, Author, Message, Observation, Stop, Task, Trajectory, Turn
 
-HUNG = 0.5  # of an episode's time in one call: the engine's fault then, or that of whoever gave it too much to do
+HUNG = 0.6  # of an episode's time in one call: the engine's fault then, or that of whoever gave it too much to do
 SHOWN = 80  # characters of an answer
 
 
@@ -88,7 +88,10 @@ class Rollout:
         if not is_deadline:
             return Stop.FAULT, f"{type(error).__name__}: {error}"
         if waited > HUNG * self._limits.deadline_s:
-            return Stop.FAULT, f"no engine answered for {waited:.0f} s of an episode's {self._limits.deadline_s:g}"
+            return Stop.FAULT, (
+                f"no engine answered for {waited:.0f} s of an episode's {self._limits.deadline_s:g}; where engines are only slow, "
+                "lower actors.max_open_groups or raise actors.deadline_s"
+            )
         return Stop.DEADLINE, ""
 
     async def _play(self, assignment: Assignment, sampling: Sampling, *, turns: list[Turn], session: str) -> Stop:
