@@ -89,8 +89,8 @@ class Rollout:
             return Stop.FAULT, f"{type(error).__name__}: {error}"
         if waited > HUNG * self._limits.deadline_s:
             return Stop.FAULT, (
-                f"no engine answered for {waited:.0f} s of an episode's {self._limits.deadline_s:g}; where engines are only slow, "
-                "lower actors.max_open_groups or raise actors.deadline_s"
+                f"no engine answered for {waited:.0f} s of an episode's {self._limits.deadline_s:g}; where engines are only "
+                "slow, lower actors.max_open_groups or raise actors.deadline_s"
             )
         return Stop.DEADLINE, ""
 

@@ -28,6 +28,12 @@ def holds(answer: str, result: Json, *, lenient: bool = False) -> bool:
     return all(tells(piece, text) for piece in pieces(answer))
 
 
+def says(answer: str, arguments: Mapping[str, Json]) -> bool:
+    """Whether a call's arguments hold all the answer's pieces, however long or many they are."""
+    text = "\n".join(_normal(leaf) for leaf in leaves_of(arguments))
+    return all(tells(piece, text) for piece in pieces(answer))
+
+
 def pieces(answer: str) -> list[str]:
     """The parts of an answer, each of which is looked for by itself: lower case, without commas."""
     return [piece for part in answer.split(", ") if (piece := _normal(part))]
@@ -35,8 +41,8 @@ def pieces(answer: str) -> list[str]:
 
 def tells(piece: str, text: str) -> bool:
     """Whether the piece stands in the text with no letter or digit beside it."""
-    if NUMBER.fullmatch(piece):  # 3903 stands in 3903.0, and 3 does not in 3.5
-        return re.search(rf"(?<![\w.]){re.escape(piece)}(?:\.0+)?(?!\w|\.\d)", text) is not None
+    if NUMBER.fullmatch(piece):  # 3903 stands in 3903.0, 15 in 2010-03-15, and 3 neither in 3.5 nor in -3
+        return re.search(rf"(?<![\w.])(?<!(?<![\w.])-){re.escape(piece)}(?:\.0+)?(?!\w|\.\d)", text) is not None
     return re.search(rf"(?<!\w){re.escape(piece)}(?!\w)", text) is not None
 
 

@@ -23,6 +23,7 @@ from envs.bfcl.world import World
 from envs.conversation import Conversation
 from envs.environment import Entry
 from envs.types import Json, Message, Task
+from envs.user import words
 
 BACKENDS = {"kv": MemoryAPI_kv, "rec_sum": MemoryAPI_rec_sum}
 LEVELS = tuple(BACKENDS)
@@ -51,7 +52,7 @@ class Store(Called):
 
     def state(self, answer: str) -> Json:
         if self._expected:
-            return bool(agentic_checker(answer, self._expected)["valid"])
+            return bool(agentic_checker(words(answer), self._expected)["valid"])
         return {name: vars(self._instance)[name] for name in KEPT[self._level]}
 
     def cut(self) -> Json:

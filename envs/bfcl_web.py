@@ -28,6 +28,7 @@ from envs.bfcl.tasks import MAX_MESSAGES
 from envs.conversation import Conversation, World
 from envs.environment import Entry
 from envs.types import CallOutcome, Json, Message, Task, ToolCall
+from envs.user import words
 
 LEVELS = ("base", "no_snippet")
 FILE = "BFCL_v4_web_search.json"
@@ -70,7 +71,7 @@ class Web(World):
         return CallOutcome(call, result, error_of(result))
 
     def state(self, answer: str) -> Json:
-        return bool(agentic_checker(answer, self._expected)["valid"])
+        return bool(agentic_checker(words(answer), self._expected)["valid"])
 
     def cut(self) -> Json:
         return self.state("")

@@ -7,7 +7,7 @@ from itertools import chain, repeat
 from envs.truth import Reference, canonical, references
 from envs.types import CallOutcome, Json, Task, ToolCall, Trajectory
 from rewards.reward import Score
-from rewards.user_turns import user_turns
+from rewards.user_turns import solved, user_turns
 
 
 def calls(task: Task, trajectory: Trajectory) -> Score:
@@ -15,12 +15,14 @@ def calls(task: Task, trajectory: Trajectory) -> Score:
 
     Within a user turn they count in order, up to the first one missing, which counts half where its tool was the first
     called in its place, if wrongly. A call whose equal gave the equal result earlier in the episode need not be made again.
+    A user turn that is solved has made its calls, in whatever words: 5000 for 5000.0, a default written out.
     """
     known: set[str] = set()
     made: list[float] = []
     turns = references(task)
-    for reference, turn in zip(turns, user_turns(task, trajectory), strict=True):
-        made.append(_made(reference, turn.outcomes, known))
+    for reference, turn, is_solved in zip(turns, user_turns(task, trajectory), solved(task, trajectory), strict=True):
+        count = _made(reference, turn.outcomes, known)
+        made.append(float(len(reference.calls)) if is_solved else count)
     total = sum(len(reference.calls) for reference in turns)
     per_turn = tuple(count / max(len(reference.calls), 1) for count, reference in zip(made, turns, strict=True))
     return Score(sum(made) / max(total, 1), per_turn)

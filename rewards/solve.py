@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from envs.answers import holds
 from envs.truth import references
 from envs.types import Author, Message, Task, Trajectory
+from envs.user import words
 from rewards.reward import Score
 from rewards.sub_questions import SubQuestions
 
@@ -86,16 +87,18 @@ def _mean(task: Task, trajectory: Trajectory, pay: Callable[[int, int], float], 
         outcomes = turn.observation.signals.outcomes
         solved = subs.answer(outcomes)
         if turn.author is Author.POLICY:
-            without = _without_calls(turn.message, answer, subs.left, lenient=lenient)
+            without = _without_calls(turn.message, answer, subs, lenient=lenient)
             paid.append(pay(solved, len(outcomes)) if outcomes else without)
     return Score(sum(paid) / max(len(paid), 1))
 
 
-def _without_calls(message: Message, answer: str, left: int, *, lenient: bool) -> float:
+def _without_calls(message: Message, answer: str, subs: SubQuestions, *, lenient: bool) -> float:
+    """What is thought is not said."""
     if message.malformed:
         return MALFORMED
-    if not message.content.strip():
+    said = words(message.content)
+    if not said:
         return EMPTY
-    if answer and holds(answer, message.content, lenient=lenient):
-        return 1 / (left + 1)
-    return 0.0 if left else UNSAID
+    if answer and holds(answer, said, lenient=lenient):
+        return 1 / (subs.left + 1)
+    return 0.0 if subs.left or not subs.total else UNSAID

@@ -31,6 +31,7 @@ CLASSES: dict[str, type] = {
     "VehicleControlAPI": VehicleControlAPI,
 }
 STATELESS = {"MathAPI"}
+ENDLESS = "endless"
 FORBIDDEN = {"kill", "exit", "quit", "remove", "unlink", "popen", "Popen", "run"}  # refused by the official executor
 MOST = {"precision": 1000, "decimal_places": 1000, "exponent": 1000, "base": 10**9}  # of MathAPI: above it a call would never end
 
@@ -54,7 +55,8 @@ class World:
         for name, instance in instances.items():
             if name not in STATELESS:
                 instance._load_scenario(copy.deepcopy(config.get(name, {})), long_context=is_long)
-        return cls(instances)
+        # Of long_context some values are the classes' own, shared by all that were ever made.
+        return cls(copy.deepcopy(instances) if is_long else instances)
 
     def run(self, call: ToolCall) -> str:
         """What the official executor would answer, its errors' texts included."""
@@ -64,7 +66,16 @@ class World:
             return f"Error during execution: {error}"
 
     def state(self) -> str:
-        """A digest that two worlds share if and only if the official state checker finds them equal."""
+        """A digest that two worlds share if and only if the official state checker finds them equal.
+
+        A world without an end, a folder within itself, equals no reference's.
+        """
+        try:
+            return self._digest()
+        except RecursionError:
+            return ENDLESS
+
+    def _digest(self) -> str:
         digest = hashlib.sha256()
         for name in sorted(self._instances):
             attributes = vars(self._instances[name])

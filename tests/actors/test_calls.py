@@ -102,6 +102,7 @@ def test_python_calls_are_read_by_their_syntax_and_nothing_is_run() -> None:
         "[f(a=1e999)]": "a number has more than 30 digits",
         "[f(a=0x" + "f" * 4000 + ")]": "a number has more than 30 digits",
         "[" * 9999: "not a Python expression",
+        "[f" + ".x" * 1500 + "(1)]": "an argument without its name",
         "[f(a=" + "-" * 9999 + "1)]": "not a Python expression",
     }.items():
         assert PYTHON.parse(text).malformed == reason, text[:40]

@@ -16,8 +16,8 @@ from envs.augmentation import Augmented, load_rules
 from envs.bfcl import LEVELS, RULES, Bfcl, messages, oracle, recorded, taskset
 from envs.bfcl.bfcl import error_of
 from envs.bfcl.data import CATEGORIES, DATA, scenarios
-from envs.bfcl.tasks import MAX_MESSAGES, SPLIT
-from envs.bfcl.world import CLASSES, World, functions
+from envs.bfcl.tasks import MAX_MESSAGES, SPLIT, make_world
+from envs.bfcl.world import CLASSES, ENDLESS, World, functions
 from envs.call_text import NotACall
 from envs.environment import Environment
 from envs.types import Json, Message, Observation, Stop, Task, ToolCall, Trajectory, Turn
@@ -134,6 +134,26 @@ def test_episodes_at_the_same_time_share_nothing():
         at = rng.choice([index for index, messages in enumerate(left) if messages])
         seen[at].append(envs[at].step(left[at].pop(0)))
     assert seen == [[turn.observation for turn in turns] for turns in alone]
+
+
+def test_a_card_that_one_episode_charges_is_whole_in_the_next():
+    """The classes keep long_context's cards to themselves, one for all."""
+    task = next(task for task in taskset("train", "long_context") if "TravelAPI" in task.payload["classes"])
+    before = make_world(task).state()
+    world = make_world(task)
+    cards = world._instances["TravelAPI"].credit_card_list
+    for card in cards.values():
+        card["balance"] -= 1
+    assert world.state() != before and make_world(task).state() == before
+
+
+def test_a_folder_within_itself_is_the_policys_mistake():
+    task = next(task for task in taskset("train", "base") if "GorillaFileSystem" in task.payload["classes"])
+    env = Bfcl()
+    env.reset(task)
+    for name, arguments in (("mkdir", {"dir_name": "loop"}), ("cp", {"source": "loop", "destination": "loop"})):
+        env.step(Message("assistant", "", (ToolCall(name, arguments),)))
+    assert env.step(Message("assistant", "Done.")).signals.state == ENDLESS
 
 
 # Augmentation

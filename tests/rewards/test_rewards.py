@@ -122,6 +122,13 @@ def test_calls_out_of_order_repeated_or_useless_earn_nothing_more():
     assert toy(*FIRST, ran(wrong("look"), good(SEE, "B"))).parts["calls"] == pytest.approx(2 / 3)
 
 
+def test_a_solved_user_turn_has_made_its_calls_in_whatever_words():
+    other = (ran(good(ToolCall("look", {"at": "a", "far": False}), "A")), ran(good(ToolCall("see", {"id": 1.0}), "B")))
+    trajectory = toy(*other, ran(state={"n": 0}), *SECOND)
+    assert trajectory.success and trajectory.parts["calls"] == 1.0
+    assert toy(*other).parts["calls"] == pytest.approx(0.5 / 3), "not solved, as it has not ended"
+
+
 def test_a_call_whose_result_is_known_from_an_earlier_user_turn_need_not_be_made_again():
     again = replace(TOY, truth=(TOY.truth[0], {**TOY.truth[0], "results": ["A", "B"]}))
     trajectory = RUBRICS["progress"](again, Trajectory("t", "toy", (*FIRST, ran(state={"n": 0})), Stop.DONE))

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from envs.answers import tells
 from envs.constructed import Constructed
 from envs.constructed.tasks import task
 from envs.environment import environment
@@ -169,3 +170,67 @@ def test_ftrls_own_tasks_are_worth_what_they_are_on_paper(case: dict[str, Json],
         for part in ("solve_p", "solve_r", "solve_f1", "solve"):
             assert scored.parts[part] == pytest.approx(told[part], abs=1e-6), (told["name"], part)
         assert scored.success == (told["solve_r"] == 1)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        {"names": ["Kestrin", *("x" * n for n in range(1, 40))]},
+        {"town": "Kestrin", "why": "because " * 100},
+        {"first": "nobody", "second": {"name": "Kestrin"}},
+    ],
+)
+def test_an_answer_that_is_guessed_in_the_call_solves_nothing_however_it_is_padded(arguments: dict[str, Json]) -> None:
+    echo = outcome("town", {"Kestrin": {"error": "no person is called Kestrin"}}, **arguments)
+    assert counts(TASK, played(turn(echo))).solved == 0
+
+
+@pytest.mark.parametrize(
+    ("said", "expected"),
+    [
+        ("<think>It may be Kestrin, or another town. " + "Let me see. " * 60 + "</think> It is Kestrin.", 1.0),
+        ("<think>Kestrin or Marlow or Vemarton</think> It is Marlow.", 0.5),
+        ("<think>hm</think>", -0.5),
+        ("<think>hm</think><answer>Kestrin</answer>", 1.0),
+    ],
+)
+def test_what_is_thought_is_not_said(said: str, expected: float) -> None:
+    assert solve(TASK, played(turn(FIRST, SECOND, TOWN), turn(say=said))).value == pytest.approx((1.5 + expected) / 2)
+
+
+def test_a_call_made_again_counts_for_the_same_call_of_the_reference_alone() -> None:
+    calls = [ToolCall("open", {"door": door}) for door in (1, 1, 2)]
+    same, other = [CallOutcome(call, "done") for call in (calls[0], calls[2])]
+
+    def task_of(*made: ToolCall) -> Task:
+        return Task("t", "x", "1", (), (), {}, (Reference(made, ("done",) * len(made), {}).as_json(),))
+
+    assert counts(task_of(calls[0], calls[2]), played(turn(same, same))).solved == 1
+    assert counts(task_of(calls[0], calls[2]), played(turn(same, other))).solved == 2
+    assert counts(task_of(*calls[:2]), played(turn(same, same))).solved == 2
+
+
+def test_where_results_are_not_recorded_the_call_itself_is_asked_for() -> None:
+    """τ²-bench's: giving up at once must not pay more than solving."""
+    call = ToolCall("open", {"door": 1})
+    bare = Task("t", "x", "1", (), (), {}, (Reference((call,), (), {}).as_json(),))
+    right, wrong = CallOutcome(call, "opened"), CallOutcome(ToolCall("open", {"door": 2}), "opened")
+    assert counts(bare, played(turn(right))).solved == 1 and counts(bare, played(turn(wrong))).solved == 0
+    assert solve(bare, played(turn(say="Done."))).value == 0.0 < solve(bare, played(turn(right), turn(say="Done."))).value
+    nothing = Task("t", "x", "1", (), (), {}, (Reference((), (), {}).as_json(),))
+    assert solve(nothing, played(turn(say="Done."))).value == 0.0
+
+
+@pytest.mark.parametrize(
+    ("piece", "text", "expected"),
+    [
+        ("5", "-5", False),
+        ("-5", "-5", True),
+        ("5", "3 - 5", True),
+        ("5", "3 5", True),
+        ("15", "2010-03-15", True),
+        ("5", "x -5.0", False),
+    ],
+)
+def test_a_number_has_its_sign(piece: str, text: str, expected: bool) -> None:
+    assert tells(piece, text) is expected
