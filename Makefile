@@ -40,7 +40,7 @@ bench-trl: $(STAMP) .venv-trl/.ready
 bench-env: $(STAMP)
 	.venv/bin/python -m deploy.bench_env $(ARGS)
 
-compare: $(STAMP) $(if $(findstring rewards,$(ARGS)),$(BUILT)) $(if $(filter %experiments/experts %experiments/solutions,$(ARGS)),$(RECORDED))
+compare: $(STAMP) $(if $(findstring rewards,$(ARGS)),$(BUILT)) $(if $(filter %experiments/experts %experiments/solutions %experiments/bare,$(ARGS)),$(RECORDED))
 	.venv/bin/python -m deploy.compare $(or $(ARGS),deploy/experiments/ablations)
 
 tau2-parity: $(STAMP)
