@@ -39,10 +39,14 @@ class Rank:
 
 
 def main(arguments: argparse.Namespace) -> int:
-    """Exit status 1 where the endpoint failed, 2 where the folder holds no run."""
+    """Exit status 1 where the endpoint failed, 2 where the folder holds no run or nobody can be asked."""
     folder = Path(arguments.run)
     try:
         config = load_run(folder)
+        if arguments.endpoint and not arguments.model:
+            raise ConfigError("--endpoint needs --model, the name of the model to ask there")
+        if arguments.most < 1:
+            raise ConfigError(f"--most is {arguments.most}; it must be at least 1")
     except ConfigError as error:
         print(f"tiltyard: {error}", file=sys.stderr)
         return 2
@@ -50,8 +54,11 @@ def main(arguments: argparse.Namespace) -> int:
     ranked = rank(list(failed(config, folder)), known)
     tell(ranked)
     chosen = [one for one in ranked if arguments.all or not one.rule][: arguments.most]
-    if not arguments.endpoint or not arguments.model:
+    if not arguments.endpoint:
         print(REMEDY)
+        return 0
+    if not chosen:
+        print("every error has a rule already; --all has others written" if ranked else "there is nothing to write a rule for")
         return 0
     endpoint = Endpoint(arguments.endpoint, arguments.model, os.environ.get("OPENAI_API_KEY", ""))
     drafts: list[Draft] = []

@@ -20,6 +20,8 @@ from learner.files import replace_text, scratch
 from learner.imitation import EEF, IMITATIONS
 from rewards.config import RewardsConfig
 
+MOST_NAMED = 5
+
 
 class ConfigError(ValueError):
     """The configuration cannot be used: the message names the key, the value and the remedy."""
@@ -124,10 +126,13 @@ def _check_start(stage: StageConfig, credit: str) -> None:
 
 def load(path: Path, overrides: Sequence[str] = ()) -> Config:
     """The configuration of a YAML file and `key=value` overrides. Raises ConfigError before anything starts."""
+    if path.is_dir():
+        its = f", such as {path / 'config.yaml'}" if (path / "config.yaml").is_file() else ""
+        raise ConfigError(f"{path} is a folder; name a YAML file{its}")
     if not path.is_file():
         there = sorted(str(p) for p in Path("deploy/experiments").rglob("*.yaml"))
         raise ConfigError(
-            f"no config file {path}; there are: {', '.join(get_close_matches(str(path), there) or there) or 'none'}"
+            f"no config file {path}; there are: {', '.join(get_close_matches(str(path), there) or there[:MOST_NAMED]) or 'none'}"
         )
     for override in overrides:
         if "=" not in override:
@@ -140,18 +145,20 @@ def load(path: Path, overrides: Sequence[str] = ()) -> Config:
         return OmegaConf.to_object(tree)  # type: ignore[return-value]
     except OmegaConfBaseException as error:
         raise ConfigError(_explain(error, path)) from None
+    except (OSError, UnicodeError) as error:
+        raise ConfigError(f"{path} cannot be read ({error}); name a YAML file") from None
     except (TypeError, YAMLError) as error:
         raise ConfigError(f"{path} and its overrides: {_first_line(error)}") from None
     except ValueError as error:
         raise ConfigError(str(error)) from None
 
 
-def load_run(folder: Path) -> Config:
+def load_run(folder: Path, overrides: Sequence[str] = ()) -> Config:
     """The configuration that a run was started with. ConfigError where the folder holds none."""
     path = folder / "config.yaml"
     if not path.is_file():
         raise ConfigError(f"{folder} has no config.yaml: name the folder of a run, such as runs/shop")
-    return load(path)
+    return load(path, overrides)
 
 
 def _read(path: Path, *below: Path) -> DictConfig | ListConfig:
@@ -161,6 +168,9 @@ def _read(path: Path, *below: Path) -> DictConfig | ListConfig:
         return told
     if isinstance(learner := told.get("learner"), DictConfig):
         learner.pop("loss", None)  # older runs say it; it always followed from the credit
+    if isinstance(acting := told.get("actors"), DictConfig) and isinstance(limits := acting.get("deadlines"), DictConfig):
+        if limits.get("generate_s") == acting.get("deadline_s") == 300.0:
+            limits.pop("generate_s")  # older runs' default, with which an engine that hangs was never found
     base, single = told.pop("base", None), told.pop("set", None) or []
     if base is not None:
         under = path.parent / str(base)
@@ -203,6 +213,8 @@ def save(config: Config, folder: Path) -> None:
 
 def _explain(error: OmegaConfBaseException, path: Path) -> str:
     first, section = str(error.msg or error).splitlines()[0], error.object_type
+    if "incompatible with (str)" in first:
+        first += '; put it in quotes, as in {"1": 1.0}'
     if isinstance(error, ConfigKeyError) and "Did you mean" not in first and is_dataclass(section):
         first += f"; there are: {', '.join(one.name for one in fields(section))}"
     return f"{path} and its overrides: {error.full_key or 'the file'}: {first}"

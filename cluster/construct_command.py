@@ -35,10 +35,12 @@ def main(arguments: argparse.Namespace) -> int:
     if not arguments.actors:
         signal.signal(signal.SIGINT, _leave)
     try:
+        if Path(arguments.out).is_file():
+            raise ConfigError(f"--out is {arguments.out}, which is a file; name a folder")
         if arguments.imported:
             return _import(*arguments.imported, Path(arguments.out), insecure=arguments.insecure)
-        asked, settings = _questions(arguments), _settings(arguments)
-        construction = Construction(Path(arguments.out), settings, asked)
+        settings = _settings(arguments)
+        construction = Construction(Path(arguments.out), settings, _questions(arguments))
         if construction.summary:
             print(f"{arguments.out} is there already: {construction.summary.text}")
             return 0
@@ -112,12 +114,17 @@ def _questions(arguments: argparse.Namespace) -> Sequence[Question]:
         raise ConfigError(
             "the embedded author answers no questions but its own; leave --questions out, or name an endpoint by --author"
         )
+    if not found:
+        raise ConfigError(f"{path} has no question; each line is one, an object with question and answer")
     if len({question.id for question in found}) < len(found):
         raise ConfigError(f"{path}: two questions have the same id")
-    return tuple(islice(found, arguments.count or None))
+    return tuple(islice(found, arguments.count))
 
 
 def _settings(arguments: argparse.Namespace) -> Settings:
+    for name, value in (("parallel", arguments.parallel), ("count", arguments.count)):
+        if value < 1:
+            raise ConfigError(f"--{name} is {value}; it must be at least 1")
     if arguments.author != EMBEDDED and not arguments.model:
         raise ConfigError(f"--author {arguments.author} needs --model, the name of the model to ask there")
     return Settings(arguments.author, arguments.model, tuple(arguments.shares), arguments.parallel)
@@ -137,7 +144,7 @@ def _place(arguments: argparse.Namespace) -> dict[str, int | bool]:
 
 
 def _import(format: str, file: str, out: Path, *, insecure: bool) -> int:
-    """Exit status 0 where all were taken or rejected with a reason."""
+    """Exit status 0 where all were taken or rejected with a reason, 1 where none was taken."""
     if format not in FORMATS:
         raise ConfigError(f"no format is called {format!r}; there are: {', '.join(FORMATS)}")
     if any((out / name).exists() for name in (MANIFEST, JOURNAL)):
@@ -150,5 +157,7 @@ def _import(format: str, file: str, out: Path, *, insecure: bool) -> int:
     print(f"loaded {imported.num_loaded}, deployed {len(imported.entries)}, rejected {len(imported.rejected)}")
     for number, reason in imported.rejected:
         print(f"  line {number}: {reason}")
+    if not imported.entries:
+        return 1
     print(f"evaluate on them by: envs.name=constructed:{out}")
     return 0

@@ -15,7 +15,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from statistics import fmean
 
-from cluster.config import Config, ConfigError, load
+from cluster.config import Config, ConfigError, load, load_run
 from cluster.evaluate import Levels, by_level, evaluate, fault_of, is_failed
 from cluster.placement import place_actors, tasks
 from cluster.preflight import check
@@ -51,9 +51,9 @@ def table(levels: Levels) -> Iterator[str]:
 
 
 def _config(path: Path, overrides: list[str]) -> Config:
-    if not path.is_dir():
+    if path.is_file() or path.suffix == ".yaml":
         return load(path, overrides)
-    config = load(path / "config.yaml", overrides)
+    config = load_run(path, overrides)
     model = path.absolute() / "model"
     if not model.is_dir():
         raise ConfigError(f"{path} has no model folder, for its run has not ended; go on with: tiltyard train --resume {path}")

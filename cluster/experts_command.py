@@ -61,6 +61,8 @@ def main(arguments: argparse.Namespace) -> int:
         entry.ready()
         known = {one.id for one in read(out)} if arguments.resume and out.exists() else set[str]()
         plans = list(_plans(arguments, entry))
+        if not plans and arguments.imported:
+            raise ValueError(f"{arguments.imported} has no line; each must be like {SHAPE}")
         if not plans:
             raise ValueError(f"{arguments.env} has no {arguments.split} task of these levels; it has {', '.join(entry.levels)}")
     except (ValueError, OSError) as error:
@@ -89,6 +91,9 @@ def _check(arguments: argparse.Namespace, out: Path) -> None:
         raise ValueError(f"--degraded is {arguments.degraded}; it is a share, from 0 to 1")
     if out.is_dir():
         raise ValueError(f"--out is {out}, which is a folder; name a file in it")
+    out.parent.mkdir(parents=True, exist_ok=True)
+    if not os.access(out.parent, os.W_OK):
+        raise ValueError(f"--out is {out}, and nothing can be written in {out.parent}; name another file")
 
 
 def _play_all(plans: Sequence[Plan], arguments: argparse.Namespace, failed: list[EndpointError]) -> list[Played]:
@@ -168,7 +173,11 @@ def _worse(entry: Entry, tasks: tuple[Task, Task], *, kind: str, rng: Random) ->
 
 def _imported(path: Path, pools: Mapping[str, Sequence[Task]], calls: str) -> Iterator[Plan]:
     known = {task.id: task for pool in pools.values() for task in pool}
-    for number, line in lines(path):
+    try:
+        recorded = lines(path)
+    except (OSError, UnicodeError) as error:
+        raise ValueError(f"{path} cannot be read ({error}); each line must be like {SHAPE}") from error
+    for number, line in recorded:
         try:
             yield _recorded(line, known, calls)
         except ValueError as error:

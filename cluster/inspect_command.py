@@ -35,7 +35,11 @@ def main(arguments: argparse.Namespace) -> int:
             print(f"{change.module}: {change.relative:.2e}")
     print(claim(inside))
     if arguments.out:
-        draw(relative(inside), f"{arguments.before} to {arguments.after}").savefig(arguments.out, dpi=140)
+        try:
+            draw(relative(inside), f"{arguments.before} to {arguments.after}").savefig(arguments.out, dpi=140)
+        except (OSError, ValueError) as error:
+            print(f"tiltyard: --out {arguments.out}: {error}", file=sys.stderr)
+            return 2
         print(arguments.out)
     return 0
 
@@ -66,6 +70,8 @@ def claim(found: Sequence[Change]) -> str:
     if not parts:
         return "neither MLP nor attention is found by name"
     ranked = sorted(((math.sqrt(moved / size), place) for place, (moved, size) in parts.items() if size), reverse=True)
+    if not any(value for value, _ in ranked):
+        return "nothing has changed"
     low = [at + 1 for at, (_, (layer, kind)) in enumerate(ranked) if layer <= 2 and kind == "MLP"]
     first = ", ".join(f"{kind} of layer {layer} ({value:.1e})" for value, (layer, kind) in ranked[:3])
     holds = "holds" if low == list(range(1, len(low) + 1)) else "does not hold"

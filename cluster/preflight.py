@@ -13,6 +13,7 @@ from cluster.config import Config, ConfigError, depot_uri, weights_folder
 from cluster.experts import experts_of
 from cluster.placement import tasks
 from curriculum.stages import stages
+from envs.config import rules
 from envs.environment import Entry, environment
 from learner.estimate import GIB, checkpoint_gb, parameters, weights_gb
 from learner.model import prepare
@@ -47,6 +48,10 @@ def check_environment(config: Config) -> Entry:
         entry.ready()
     except ValueError as error:
         raise ConfigError(f"envs.name: {error}") from None
+    try:
+        rules(config.envs)
+    except ValueError as error:
+        raise ConfigError(f"envs.rules: {error}") from None
     return entry
 
 

@@ -39,6 +39,8 @@ def main(arguments: argparse.Namespace) -> int:
 
 def check_cluster(address: str, *, is_insecure: bool) -> None:
     """Raise ConfigError where no cluster answers, or where it answers to a stranger."""
+    if "://" not in address:
+        raise ConfigError(f"--address is {address!r}; write it with http://, such as http://127.0.0.1:8265")
     try:
         with urllib.request.urlopen(f"{address}/api/jobs/", timeout=TIMEOUT_S):
             is_open = True

@@ -15,7 +15,7 @@ from dataclasses import replace
 from itertools import count
 from pathlib import Path
 
-from cluster.config import Config, ConfigError, depot_uri, load, save, weights_folder
+from cluster.config import Config, ConfigError, depot_uri, load, load_run, save, weights_folder
 from cluster.preflight import check
 from learner import checkpoint
 from learner.checkpoint import Checkpoint
@@ -70,7 +70,7 @@ def _open(arguments: argparse.Namespace) -> tuple[Config, Path, Checkpoint | Non
         config = load(Path(arguments.config), arguments.overrides)
         return config, Path(config.cluster.runs).absolute() / config.name, None
     folder = Path(arguments.resume).absolute()
-    config = load(folder / "config.yaml", arguments.overrides)
+    config = load_run(folder, arguments.overrides)
     # It may have been moved or copied since.
     config = replace(config, name=folder.name, cluster=replace(config.cluster, runs=str(folder.parent)))
     found = checkpoint.latest(folder / "checkpoints")

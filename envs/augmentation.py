@@ -79,7 +79,7 @@ def load_rules(path: str) -> Rules:
     """Read a rules file. ValueError names the file and the entry that is wrong."""
     try:
         data = cast(Json, yaml.safe_load(Path(path).read_text(encoding="utf-8")))
-    except (OSError, yaml.YAMLError) as error:
+    except (OSError, UnicodeError, yaml.YAMLError) as error:
         raise ValueError(f"{path}: cannot be read as YAML ({error}); give the path of a rules file") from error
     match data:
         case {"name": str(name), "version": int(version), "rules": [*entries]}:

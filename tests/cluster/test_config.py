@@ -10,7 +10,7 @@ from types import SimpleNamespace
 import pytest
 
 from cluster import preflight
-from cluster.config import ConfigError, dump, load
+from cluster.config import ConfigError, dump, load, load_run
 from cluster.placement import tasks
 from cluster.preflight import check, check_levels
 
@@ -159,6 +159,18 @@ def test_what_a_run_asks_of_the_disk(
         preflight._check_disk(config, tmp_path)
     monkeypatch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(free=asked * gib))
     preflight._check_disk(config, tmp_path)
+
+
+def test_a_run_of_an_older_version_is_read(tmp_path: Path) -> None:
+    text = dump(load(EXPERIMENTS[0])).replace("generate_s: 240.0", "generate_s: 300.0")
+    (tmp_path / "config.yaml").write_text(text)
+    assert "generate_s: 300.0" in text and load_run(tmp_path).actors.deadlines.generate_s == 240.0
+
+
+def test_a_level_without_quotes_is_told_what_to_do(tmp_path: Path) -> None:
+    (tmp_path / "c.yaml").write_text("curriculum: {stages: [{name: a, levels: {1: 1.0}}]}")
+    with pytest.raises(ConfigError, match='put it in quotes, as in {"1": 1.0}'):
+        load(tmp_path / "c.yaml")
 
 
 def test_an_engine_that_hangs_is_found_before_the_episode_ends() -> None:
